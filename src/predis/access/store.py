@@ -1,0 +1,44 @@
+"""The rows of access: API keys and the audit log."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from predis.state.engine import Database
+from predis.state.schema import api_keys, audit
+
+
+class AccessStore:
+    """Reads and writes keys and audit entries."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add_key(self, row: dict[str, Any]) -> None:
+        with self._database.write() as connection:
+            connection.execute(api_keys.insert(), row)
+
+    def revoke_key(self, key_id: str, *, tenant: str, at: int) -> bool:
+        live = sa.and_(api_keys.c.id == key_id, api_keys.c.tenant == tenant, api_keys.c.revoked_at.is_(None))
+        with self._database.write() as connection:
+            return connection.execute(api_keys.update().where(live).values(revoked_at=at)).rowcount == 1
+
+    def live_keys(self) -> list[Any]:
+        with self._database.read() as connection:
+            return list(connection.execute(sa.select(api_keys).where(api_keys.c.revoked_at.is_(None))))
+
+    def keys(self, tenant: str) -> list[dict[str, Any]]:
+        shown = [c for c in api_keys.columns if c.name != "digest"]
+        with self._database.read() as connection:
+            rows = connection.execute(sa.select(*shown).filter_by(tenant=tenant).order_by(api_keys.c.created_at))
+            return [dict(row._mapping) for row in rows]
+
+    def add_entry(self, connection: sa.Connection, row: dict[str, Any]) -> None:
+        connection.execute(audit.insert(), row)
+
+    def entries(self, tenant: str, *, limit: int) -> list[dict[str, Any]]:
+        with self._database.read() as connection:
+            rows = connection.execute(sa.select(audit).filter_by(tenant=tenant).order_by(audit.c.id.desc()).limit(limit))
+            return [dict(row._mapping) for row in rows]

@@ -1,0 +1,400 @@
+"""The composition root: the only place that constructs objects and tells them of each other."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from functools import lru_cache
+from typing import Any
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from predis import __version__
+from predis.access import Audit, Keys
+from predis.access import routes as access_routes
+from predis.clock import NANOSECONDS, Clock, SystemClock
+from predis.console import routes as console_routes
+from predis.console.overview import Overview, Parts
+from predis.errors import HomeNotWritable, PredisError
+from predis.events import AlertRaised, Bus
+from predis.monitoring import routes as monitoring_routes
+from predis.monitoring.alerts import Alerts
+from predis.monitoring.checks import Rules, Watched
+from predis.monitoring.feedback import Feedback
+from predis.monitoring.ingest import Ingest
+from predis.monitoring.log import PredictionLog
+from predis.monitoring.monitor import Monitor
+from predis.monitoring.store import MonitoringStore
+from predis.registry import Registry, Version
+from predis.registry import routes as registry_routes
+from predis.retraining import routes as retraining_routes
+from predis.retraining.runs import Retrainings
+from predis.rollout import routes as rollout_routes
+from predis.rollout.controller import Rollouts
+from predis.serving import routes as serving_routes
+from predis.serving import runtimes
+from predis.serving.endpoints import Endpoints
+from predis.serving.follower import Follower, Sources
+from predis.serving.plane import Plane, ServedVersion
+from predis.serving.protocol import Limits
+from predis.serving.rest import RestApp, error_body, status_of
+from predis.serving.snapshot import Snapshot
+from predis.serving.store import Endpoint, ServingStore
+from predis.settings import Settings
+from predis.state import ArtifactStore, Database, JournalWriter, migrations
+from predis.stats import Profile
+
+log = logging.getLogger(__name__)
+
+_HOUR_S = 3_600.0
+_VERSIONS_KEPT = 256
+
+
+def prepare(settings: Settings) -> None:
+    """Make the home folder and bring the state database up to date.
+
+    Raises:
+        HomeNotWritable: the folder cannot be made or written to.
+        SetupError: the database is of a newer release.
+    """
+    home = settings.home
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        probe = home / f".probe-{os.getpid()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise HomeNotWritable(f"the home folder {home} cannot be written to ({error.strerror}); name another with --home") from None
+    database = Database(settings.database_url)
+    try:
+        migrations.upgrade(database)
+    finally:
+        database.close()
+
+
+class Platform:
+    """Everything the control role is made of, built once from the settings."""
+
+    def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self.clock = clock = clock or SystemClock()
+        self.bus = Bus()
+        self.database = database = Database(settings.database_url)
+        self.artifacts = ArtifactStore(settings.store_url)
+        self.keys = Keys(database, clock)
+        self.audit = Audit(database, clock)
+        self.registry = Registry(database, self.artifacts, clock=clock, bus=self.bus, inspect=runtimes.inspect)
+        self.endpoints = Endpoints(database, self.registry, clock)
+        self.version_of = lru_cache(_VERSIONS_KEPT)(self._version_of)
+        self.profile_of = lru_cache(_VERSIONS_KEPT)(self._profile_of)
+        self.ingest = Ingest(
+            database, settings.journal_folder, profile=self.profile_of, window_rows=settings.window_rows
+        )
+        self.log = PredictionLog(
+            database, settings.journal_folder, folder=settings.home / "log", version=self.version_of, clock=clock
+        )
+        self.feedback = Feedback(database, clock, window_rows=settings.label_window_rows)
+        self.alerts = Alerts(database, clock=clock, bus=self.bus)
+        self.monitor = Monitor(
+            database, self.alerts, landscape=_Landscape(self), rules=_rules(settings), clock=clock, down_s=settings.endpoint_down_s
+        )
+        self.rollouts = Rollouts(database, self.endpoints, self.registry, clock=clock, bus=self.bus)
+        self.retrainings = Retrainings(self._retraining_parts(), settings=settings, clock=clock, bus=self.bus)
+        self.overview = Overview(self._overview_parts(), clock)
+        self.bus.subscribe(AlertRaised, self.retrainings.on_alert)
+
+    def watched(self, endpoint: Endpoint, version: Version) -> Watched:
+        """One version as the monitor's checks see it."""
+        profile = self.profile_of(endpoint.tenant, endpoint.name, version.number)
+        return Watched(endpoint.tenant, endpoint.name, version.number, endpoint.model, version.metrics, profile)
+
+    def loops(self) -> list[Loop]:
+        """The duties of the control role, each in a thread of its own."""
+        settings = self.settings
+        return [
+            Loop("ingest", settings.ingest_ms / 1000, self._take_in),
+            Loop("log", 1.0, self.log.look),
+            Loop("rollouts", settings.rollout_tick_ms / 1000, self.rollouts.tick),
+            Loop("checks", settings.check_ms / 1000, self._check),
+            Loop("retraining", 1.0, self.retrainings.tick),
+            Loop("housekeeping", _HOUR_S, self._tidy),
+        ]
+
+    def close(self) -> None:
+        self.retrainings.close()
+        self.database.close()
+
+    def _take_in(self) -> None:
+        while self.ingest.look():
+            pass
+
+    def _check(self) -> None:
+        while self.feedback.mature():
+            pass
+        self.monitor.look()
+
+    def _tidy(self) -> None:
+        before = self.clock.time_ns() - self.settings.prediction_days * 86_400 * NANOSECONDS
+        with self.database.write() as connection:
+            MonitoringStore(self.database).forget_predictions(connection, before=before)
+
+    def _version_of(self, tenant: str, endpoint: str, number: int) -> Version | None:
+        try:
+            return self.registry.version(tenant, self.endpoints.get(tenant, endpoint).model, number)
+        except LookupError:
+            return None
+
+    def _profile_of(self, tenant: str, endpoint: str, number: int) -> Profile | None:
+        version = self.version_of(tenant, endpoint, number)
+        return Profile.from_dict(version.profile) if version and version.profile else None
+
+    def _retraining_parts(self) -> Any:
+        from predis.retraining.runs import Parts as RetrainingParts
+
+        return RetrainingParts(
+            database=self.database,
+            artifacts=self.artifacts,
+            registry=self.registry,
+            endpoints=self.endpoints,
+            rollouts=self.rollouts,
+            log=self.log,
+            evidence=MonitoringStore(self.database),
+            take_in=self._take_in,
+        )
+
+    def _overview_parts(self) -> Parts:
+        return Parts(
+            registry=self.registry,
+            endpoints=self.endpoints,
+            rollouts=self.rollouts,
+            alerts=self.alerts,
+            monitor=self.monitor,
+            store=MonitoringStore(self.database),
+            watched=self.watched,
+            retrainings=self.retrainings.list,
+        )
+
+
+class _Landscape:
+    """The serving side as the monitor needs to know it."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+
+    def endpoints(self) -> list[tuple[str, str]]:
+        return [(e.tenant, e.name) for e in self._platform.endpoints.store.endpoints() if e.route]
+
+    def watched(self, tenant: str, endpoint: str) -> list[Watched]:
+        platform = self._platform
+        found = platform.endpoints.get(tenant, endpoint)
+        route = platform.endpoints.current_route(found)
+        versions = [platform.version_of(tenant, endpoint, number) for number, share in route.weights.items() if share > 0]
+        return [platform.watched(found, version) for version in versions if version is not None]
+
+    def newest_heartbeat(self) -> int:
+        return max((worker.seen_at for worker in self._platform.endpoints.store.workers()), default=0)
+
+
+class Loop:
+    """One duty, again and again until stopped. What goes wrong in one round is logged; the next round tries again."""
+
+    def __init__(self, name: str, period_s: float, work: Callable[[], object]) -> None:
+        self._name = name
+        self._period_s = period_s
+        self._work = work
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 3.0) -> None:
+        self._stop.set()
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            started = time.monotonic()
+            try:
+                self._work()
+            except PredisError as error:
+                log.warning("%s: %s; trying again", self._name, error)
+            except Exception:
+                log.exception("%s failed; trying again", self._name)
+            self._stop.wait(max(0.0, self._period_s - (time.monotonic() - started)))
+
+
+def control_app(platform: Platform, *, run_loops: bool = True) -> Any:
+    """The control role's ASGI application: API and console, with the loops running while it lives."""
+    loops = platform.loops() if run_loops else []
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        platform.retrainings.resume() if run_loops else None
+        for loop in loops:
+            loop.start()
+        yield
+        for loop in loops:
+            loop.stop()
+        platform.close()
+
+    app = FastAPI(
+        title="Predis", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url="/api/v1/openapi.json",
+        dependencies=[Depends(access_routes.refuse)], swagger_ui_oauth2_redirect_url=None,
+    )  # fmt: skip
+    app.state.keys = platform.keys
+    _translate_errors(app)
+    for router in _api_routers(platform):
+        app.include_router(router, prefix="/api/v1")
+    app.include_router(console_routes.pages())
+    return access_routes.Guard(app, platform.keys, insecure=platform.settings.insecure)
+
+
+def openapi() -> dict[str, Any]:
+    """The control API's OpenAPI document, for the reference page. Needs no running installation."""
+    from tempfile import TemporaryDirectory
+
+    from predis.settings import load
+
+    with TemporaryDirectory() as folder:
+        settings = load({"home": folder}, environ={})
+        prepare(settings)
+        platform = Platform(settings)
+        try:
+            app = FastAPI(title="Predis", version=__version__)
+            for router in _api_routers(platform):
+                app.include_router(router, prefix="/api/v1")
+            return app.openapi()
+        finally:
+            platform.close()
+
+
+def _api_routers(platform: Platform) -> list[Any]:
+    from fastapi import APIRouter
+
+    started = platform.clock.monotonic_s()
+    health = APIRouter(tags=["health"])
+
+    @health.get("/health")
+    def show_health() -> dict[str, Any]:
+        """Whether the control role answers, and for how long it has."""
+        return {"status": "ok", "release": __version__, "up_s": round(platform.clock.monotonic_s() - started, 1)}
+
+    return [
+        health,
+        access_routes.router(platform.keys, platform.audit),
+        registry_routes.router(platform.registry, platform.artifacts),
+        serving_routes.router(platform.endpoints),
+        rollout_routes.router(platform.rollouts),
+        monitoring_routes.router(platform.feedback, platform.alerts, known=platform.endpoints.get),
+        retraining_routes.router(platform.retrainings),
+        console_routes.api(platform.overview),
+    ]
+
+
+def _translate_errors(app: FastAPI) -> None:
+    """Every error leaves as ``{"error", "code"}`` with the status of its class."""
+
+    async def predis_error(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, PredisError)
+        return Response(error_body(error), status_of(error), media_type="application/json")
+
+    async def invalid(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return _plain_error(400, f"{where}: {first['msg']}", "invalid_input")
+
+    async def http_error(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid_input")
+        return _plain_error(error.status_code, f"{error.detail}", code)
+
+    async def unexpected(request: Request, error: Exception) -> Response:
+        log.error("a request to %s failed", request.url.path, exc_info=error)
+        return _plain_error(500, "an internal error; the server's log has it", "internal")
+
+    app.add_exception_handler(PredisError, predis_error)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, http_error)
+    app.add_exception_handler(Exception, unexpected)
+
+
+def _plain_error(status: int, message: str, code: str) -> Response:
+    import orjson
+
+    return Response(orjson.dumps({"error": message, "code": code}), status, media_type="application/json")
+
+
+class Library:
+    """Where a worker's versions come from: rows from the registry, files from the artifact store."""
+
+    def __init__(self, registry: Registry, limits: Limits) -> None:
+        self._registry = registry
+        self._limits = limits
+
+    def version(self, endpoint: Endpoint, number: int) -> Version:
+        return self._registry.version(endpoint.tenant, endpoint.model, number)
+
+    def open(self, version: Version, endpoint: str) -> ServedVersion:
+        contents = self._registry.read_files(version)
+        runtime = runtimes.load(version.format, contents, signature=version.signature)
+        return ServedVersion(version, runtime, endpoint=endpoint, limits=self._limits)
+
+
+class ServingWorker:
+    """One serving process: the plane, its journal stream, and the thread that follows Routes.
+
+    Args:
+        index: the worker's place among those of this home; names its journal stream.
+    """
+
+    def __init__(self, settings: Settings, index: int, *, clock: Clock | None = None) -> None:
+        clock = clock or SystemClock()
+        self.settings = settings
+        self.name = f"serving-{index}"
+        self._database = database = Database(settings.database_url)
+        self._journal = JournalWriter(
+            settings.journal_folder / self.name, segment_bytes=settings.journal_segment_bytes, limit_bytes=settings.journal_limit_bytes
+        )
+        limits = Limits(batch_rows=settings.max_batch_rows, tensors=settings.max_tensors)
+        self.plane = Plane(
+            clock=clock, sink=self._journal, limits=limits, inline_s=settings.inline_predict_ms / 1000, max_pending=settings.max_pending
+        )
+        keys = Keys(database, clock, refresh_s=math.inf)
+        registry = Registry(database, ArtifactStore(settings.store_url), clock=clock, bus=Bus(), inspect=runtimes.inspect)
+        sources = Sources(ServingStore(database), keys, Library(registry, limits), Snapshot(settings.home / "routes.json"))
+        self.follower = Follower(self.plane, sources, worker=self.name, clock=clock)
+        self.app = RestApp(self.plane, keys, max_body_bytes=settings.max_body_bytes)
+        self._thread = threading.Thread(target=self.follower.run, args=(settings.route_poll_ms / 1000,), daemon=True)
+
+    def start(self) -> None:
+        """Apply the Routes as they are, then follow them."""
+        self.follower.look()
+        self._thread.start()
+
+    def stop(self) -> None:
+        self.follower.stop()
+        if self._thread.is_alive():
+            self._thread.join(2.0)
+        self._journal.close()
+        self._database.close()
+
+
+def _rules(settings: Settings) -> Rules:
+    return Rules(
+        decay_margin=settings.decay_margin,
+        decay_windows=settings.decay_windows,
+        drift_alpha=settings.drift_alpha,
+        drift_floor=settings.drift_floor,
+        error_rate_limit=settings.error_rate_limit,
+        latency_limit_ms=settings.latency_limit_ms,
+    )

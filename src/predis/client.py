@@ -1,0 +1,301 @@
+"""The Python client: predictions, feedback, registry, endpoints, rollouts, over HTTP, with the standard library alone.
+
+    client = predis.Client()
+    answer = client.predict("flight-delay", {"carrier": "UA", "hour": 17, ...})
+    client.feedback("flight-delay", [{"id": answer.id, "label": 1}])
+
+Connections are kept, one per thread and server. What may be repeated safely (reads, predictions, feedback) is tried again for a
+while when a server is restarting; what may not is only tried again if it cannot have arrived.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import threading
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import quote, urlsplit
+
+from predis.errors import InvalidInput, PredisError, Unreachable, all_errors
+
+CONTROL_URL = "http://127.0.0.1:8000"
+SERVING_URL = "http://127.0.0.1:8080"
+_PAUSE_S = 0.05
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """An answer: its id (by which feedback names it), the version that gave it, and the outputs by name."""
+
+    id: str
+    version: int
+    outputs: Mapping[str, Any]
+
+    @property
+    def score(self) -> float:
+        """The first value of the first output."""
+        return float(next(iter(self.outputs.values()))[0])
+
+
+class Client:
+    """One installation of Predis, as an application sees it.
+
+    Args:
+        control: URL of the control API; ``PREDIS_CONTROL`` or loopback's port 8000 by default.
+        serving: URL of the data plane; ``PREDIS_SERVING`` or loopback's port 8080 by default.
+        key: API key; ``PREDIS_KEY`` by default.
+        retry_s: how long to try again when a server does not answer or is overloaded.
+
+    Raises (every method): the error of ``predis.errors`` that the server named, or ``Unreachable``.
+    """
+
+    def __init__(
+        self, control: str = "", serving: str = "", *, key: str = "", timeout_s: float = 30.0, retry_s: float = 15.0
+    ) -> None:
+        self._control = _Server(control or os.environ.get("PREDIS_CONTROL", CONTROL_URL), timeout_s)
+        self._serving = _Server(serving or os.environ.get("PREDIS_SERVING", SERVING_URL), timeout_s)
+        key = key or os.environ.get("PREDIS_KEY", "")
+        self._headers = {"authorization": f"Bearer {key}"} if key else {}
+        self._retry_s = retry_s
+        self._fields: dict[str, list[dict[str, Any]]] = {}
+
+    # -- predictions and feedback --------------------------------------------------------------------------------------
+
+    def predict(
+        self, endpoint: str, row: Mapping[str, Any] | Sequence[Mapping[str, Any]], *, id: str = "", event_time: str | float | None = None,
+        routing_key: str = "",
+    ) -> Prediction:  # fmt: skip
+        """Predict one row, or several, given as mappings from input names to values; ``None`` or an absent name is missing.
+
+        Args:
+            id: the prediction's id, unique; made here where none is given, so that a repeated try is recognised.
+            event_time: when what is asked about happens (RFC 3339 or seconds), if not now.
+            routing_key: rows with the same key meet the same version during a rollout.
+        """
+        rows = [row] if isinstance(row, Mapping) else list(row)
+        fields = self._inputs(endpoint)
+        request: dict[str, Any] = {"id": id or uuid.uuid4().hex, "inputs": [_tensor(field, rows) for field in fields]}
+        parameters = {"event_time": event_time, "routing_key": routing_key or None}
+        request["parameters"] = {name: value for name, value in parameters.items() if value is not None}
+        unknown = set(rows[0]) - {field["name"] for field in fields} if rows else set()
+        if unknown:
+            raise InvalidInput(f"endpoint {endpoint!r} has no input {sorted(unknown)[0]!r}; it has {', '.join(f['name'] for f in fields)}")
+        return self.infer(endpoint, request)
+
+    def infer(self, endpoint: str, request: Mapping[str, Any]) -> Prediction:
+        """Send a request of the Open Inference Protocol as it stands."""
+        body = _json(request)
+        answer = self._call(self._serving, "POST", f"/v2/models/{quote(endpoint)}/infer", body=body, again=True)
+        return Prediction(answer["id"], int(answer["model_version"]), {o["name"]: o["data"] for o in answer["outputs"]})
+
+    def feedback(self, endpoint: str, labels: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+        """Send labels: mappings with ``id`` (the prediction's), ``label`` (0 or 1), and if wanted ``row`` and ``event_time``.
+
+        Returns once they are durable: how many were received, stored, and duplicates.
+        """
+        return dict(self._api("POST", f"/endpoints/{quote(endpoint)}/feedback", {"labels": list(labels)}, again=True))
+
+    def metadata(self, endpoint: str) -> dict[str, Any]:
+        """The data plane's description of an endpoint: inputs, outputs, versions."""
+        return dict(self._call(self._serving, "GET", f"/v2/models/{quote(endpoint)}", again=True))
+
+    def ready(self) -> bool:
+        """Whether a worker answers and knows its Routes. One try, no patience."""
+        try:
+            return bool(self._once(self._serving, "GET", "/v2/health/ready", None).get("ready"))
+        except PredisError:
+            return False
+
+    # -- registry ------------------------------------------------------------------------------------------------------
+
+    def upload(self, content: bytes | Path) -> str:
+        """Store a file and return its digest, by which ``register`` names it."""
+        if isinstance(content, bytes):
+            return str(self._api("PUT", "/artifacts", content, again=True)["digest"])
+        with content.open("rb") as file:
+            size = content.stat().st_size
+            return str(self._call(self._control, "PUT", "/api/v1/artifacts", body=file, size=size)["digest"])
+
+    def register(self, model: str, file: Path, *, format: str, **details: Any) -> dict[str, Any]:
+        """Register a version from a file.
+
+        Args:
+            details: ``reference``, ``holdout``, ``training`` (paths of Parquet files), ``label``, ``signature``, ``lineage``, ``alias``.
+        """
+        data = {k: self.upload(Path(v)) if k in ("reference", "holdout", "training") and v else v for k, v in details.items()}
+        body = {"format": format, "files": {file.name: self.upload(file)}, **{k: v for k, v in data.items() if v}}
+        return dict(self._api("POST", f"/models/{quote(model)}/versions", body))
+
+    def models(self) -> list[dict[str, Any]]:
+        return list(self._api("GET", "/models"))
+
+    def versions(self, model: str) -> list[dict[str, Any]]:
+        return list(self._api("GET", f"/models/{quote(model)}/versions"))
+
+    def version(self, model: str, version: str | int) -> dict[str, Any]:
+        return dict(self._api("GET", f"/models/{quote(model)}/versions/{quote(str(version))}"))
+
+    def verify(self, model: str, version: str | int) -> dict[str, Any]:
+        return dict(self._api("POST", f"/models/{quote(model)}/versions/{quote(str(version))}/verify", again=True))
+
+    def alias(self, model: str, alias: str, version: str | int) -> dict[str, Any]:
+        return dict(self._api("PUT", f"/models/{quote(model)}/aliases/{quote(alias)}", {"version": version}, again=True))
+
+    # -- endpoints and rollouts ----------------------------------------------------------------------------------------
+
+    def create_endpoint(self, name: str, model: str, *, config: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        return dict(self._api("POST", "/endpoints", {"name": name, "model": model, "config": dict(config or {})}))
+
+    def configure_endpoint(self, name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(self._api("PATCH", f"/endpoints/{quote(name)}", dict(config), again=True))
+
+    def endpoints(self) -> list[dict[str, Any]]:
+        return list(self._api("GET", "/endpoints"))
+
+    def endpoint(self, name: str) -> dict[str, Any]:
+        return dict(self._api("GET", f"/endpoints/{quote(name)}"))
+
+    def deploy(self, endpoint: str, version: str | int, *, strategy: str = "canary", plan: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Begin to move an endpoint to a version; returns the rollout."""
+        body = {"version": version, "strategy": strategy, "plan": dict(plan or {})}
+        return dict(self._api("POST", f"/endpoints/{quote(endpoint)}/deploy", body))
+
+    def rollouts(self, endpoint: str = "") -> list[dict[str, Any]]:
+        return list(self._api("GET", "/rollouts" + (f"?endpoint={quote(endpoint)}" if endpoint else "")))
+
+    def rollout(self, rollout: int) -> dict[str, Any]:
+        return dict(self._api("GET", f"/rollouts/{rollout}"))
+
+    def promote(self, rollout: int) -> dict[str, Any]:
+        return dict(self._api("POST", f"/rollouts/{rollout}/promote", again=True))
+
+    def abort(self, rollout: int) -> dict[str, Any]:
+        return dict(self._api("POST", f"/rollouts/{rollout}/abort", again=True))
+
+    # -- looking -------------------------------------------------------------------------------------------------------
+
+    def overview(self, endpoint: str = "") -> dict[str, Any]:
+        """What the console shows."""
+        return dict(self._api("GET", "/overview" + (f"?endpoint={quote(endpoint)}" if endpoint else "")))
+
+    def alerts(self, endpoint: str = "") -> list[dict[str, Any]]:
+        return list(self._api("GET", "/alerts" + (f"?endpoint={quote(endpoint)}" if endpoint else "")))
+
+    def retrain(self, endpoint: str) -> dict[str, Any]:
+        """Start a retraining run by hand."""
+        return dict(self._api("POST", f"/endpoints/{quote(endpoint)}/retrain"))
+
+    def retrainings(self, endpoint: str = "") -> list[dict[str, Any]]:
+        return list(self._api("GET", "/retrainings" + (f"?endpoint={quote(endpoint)}" if endpoint else "")))
+
+    def health(self) -> dict[str, Any]:
+        """The control role's health. One try, no patience."""
+        return dict(self._once(self._control, "GET", "/api/v1/health", None))
+
+    # -- the wire ------------------------------------------------------------------------------------------------------
+
+    def _inputs(self, endpoint: str) -> list[dict[str, Any]]:
+        if endpoint not in self._fields:
+            self._fields[endpoint] = self.metadata(endpoint)["inputs"]
+        return self._fields[endpoint]
+
+    def _api(self, method: str, path: str, body: Any = None, *, again: bool = False) -> Any:
+        raw = body if body is None or isinstance(body, bytes) else _json(body)
+        return self._call(self._control, method, "/api/v1" + path, body=raw, again=again or method == "GET")
+
+    def _call(
+        self, server: _Server, method: str, path: str, *, body: bytes | IO[bytes] | None = None, again: bool = False, size: int = 0
+    ) -> Any:
+        """One answer, with patience: up to ``retry_s`` while the server is away or asks to come back."""
+        deadline = time.monotonic() + self._retry_s
+        pause = _PAUSE_S
+        while True:
+            try:
+                return self._once(server, method, path, body, size=size)
+            except PredisError as error:
+                retry = isinstance(error, Unreachable) and (again or error.args[1:] == ("unsent",))
+                retry = retry or (again and error.code in ("not_ready", "overloaded", "unavailable"))
+                if not retry or time.monotonic() + pause > deadline:
+                    raise
+            time.sleep(pause)
+            pause = min(pause * 2, 1.0)
+
+    def _once(self, server: _Server, method: str, path: str, body: bytes | IO[bytes] | None, *, size: int = 0) -> Any:
+        status, content = server.exchange(method, path, body, headers=self._headers, size=size)
+        try:
+            document = json.loads(content) if content else {}
+        except ValueError:
+            raise Unreachable(f"{server.url} answered with something that is not JSON; is it a Predis server?") from None
+        if status >= 400:
+            raise _error(document, status)
+        return document
+
+
+class _Server:
+    """Kept connections to one server, one per thread."""
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise InvalidInput(f"{url!r} is not an http or https URL")
+        self.url = url
+        self._make = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self._address = (parts.hostname, parts.port)
+        self._prefix = parts.path.rstrip("/")
+        self._timeout_s = timeout_s
+        self._local = threading.local()
+
+    def exchange(
+        self, method: str, path: str, body: bytes | IO[bytes] | None, *, headers: Mapping[str, str], size: int
+    ) -> tuple[int, bytes]:
+        """
+        Raises:
+            Unreachable: no answer; its second argument is "unsent" where the request cannot have arrived.
+        """
+        kept: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
+        connection = kept or self._make(*self._address, timeout=self._timeout_s)
+        sent = False
+        try:
+            if connection.sock is None:
+                connection.connect()
+            extra = {"content-length": str(size)} if size else {}
+            connection.request(method, self._prefix + path, body, {**headers, **extra})
+            sent = True
+            response = connection.getresponse()
+            content = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            self._local.connection = None
+            problem = Unreachable(f"no answer from {self.url}: {error or type(error).__name__}; is `predis up` running?")
+            # A kept connection that the server closed while it was idle fails at once; what was sent on it was not read.
+            stale = kept is not None and isinstance(error, http.client.RemoteDisconnected | ConnectionResetError | BrokenPipeError)
+            if not sent or (stale and method == "GET"):
+                problem.args = (problem.args[0], "unsent")
+            raise problem from error
+        self._local.connection = None if response.will_close else connection
+        return response.status, content
+
+
+def _tensor(field: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    name = field["name"]
+    data = [row.get(name) for row in rows]
+    if field["datatype"].startswith("FP"):
+        data = [float(v) if type(v) is int else None if v != v else v for v in data]
+    return {"name": name, "datatype": field["datatype"], "shape": [len(rows), *field["shape"][1:]], "data": data}
+
+
+def _json(document: Any) -> bytes:
+    return json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _error(document: Any, status: int) -> PredisError:
+    if not isinstance(document, dict):
+        document = {}
+    cls = all_errors().get(str(document.get("code")), PredisError)
+    return cls(str(document.get("error") or f"the server answered with status {status}"))

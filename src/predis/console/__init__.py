@@ -1,0 +1,1 @@
+"""The console: one live page of what stands where and how it does."""

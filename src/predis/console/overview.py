@@ -1,0 +1,197 @@
+"""The overview: what stands where and how it does, gathered from every part for one tenant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from predis import __version__
+from predis.clock import NANOSECONDS, Clock, iso
+from predis.monitoring.alerts import Alerts
+from predis.monitoring.checks import Watched
+from predis.monitoring.ingest import CONSUMER, SLOT, SLOT_S
+from predis.monitoring.monitor import Monitor
+from predis.monitoring.store import MonitoringStore, Row, unpack_counts
+from predis.registry import Registry, Version
+from predis.rollout.controller import Rollouts
+from predis.serving.endpoints import Endpoints
+from predis.serving.follower import alive
+from predis.serving.route import Route
+from predis.serving.store import Endpoint
+from predis.stats import latency
+
+SERIES_SLOTS = 60
+_SHOWN_VERSIONS = 6
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Where the overview looks."""
+
+    registry: Registry
+    endpoints: Endpoints
+    rollouts: Rollouts
+    alerts: Alerts
+    monitor: Monitor
+    store: MonitoringStore
+    watched: Callable[[Endpoint, Version], Watched]
+    retrainings: Callable[[str], list[dict[str, Any]]]
+
+
+class Overview:
+    """Builds the document that the console and ``predis monitor`` show."""
+
+    def __init__(self, parts: Parts, clock: Clock) -> None:
+        self._parts = parts
+        self._clock = clock
+
+    def of(self, tenant: str, *, endpoint: str | None = None) -> dict[str, Any]:
+        """The whole overview, or that of one endpoint.
+
+        Raises:
+            EndpointNotFound: there is no such endpoint.
+        """
+        parts, now = self._parts, self._clock.time_ns()
+        chosen = [parts.endpoints.get(tenant, endpoint)] if endpoint else parts.endpoints.list(tenant)
+        alerts = parts.alerts.list(tenant, endpoint=endpoint, limit=30)
+        workers = parts.endpoints.store.workers()
+        return {
+            "now": iso(now),
+            "tenant": tenant,
+            "release": __version__,
+            "system": {
+                "workers": [
+                    {"id": w.id, "pid": w.pid, "seen_s": (now - w.seen_at) / NANOSECONDS, "healthy": alive(w, now)} for w in workers
+                ],
+                "journal": parts.store.journal_totals(CONSUMER),
+            },
+            "endpoints": [self._endpoint(e, alerts, now, up=any(alive(w, now) for w in workers)) for e in chosen],
+            "alerts": alerts,
+            "rollouts": [rollout.to_dict() for rollout in parts.rollouts.list(tenant, endpoint=endpoint)[:20]],
+            "retrainings": [r for r in parts.retrainings(tenant) if endpoint in (None, r["endpoint"])][:20],
+        }
+
+    def _endpoint(self, endpoint: Endpoint, alerts: list[dict[str, Any]], now: int, *, up: bool) -> dict[str, Any]:
+        store = self._parts.store
+        route = self._parts.endpoints.current_route(endpoint)
+        counters = store.all_counters(endpoint.tenant, endpoint.name)
+        slots = store.recent_slots(endpoint.tenant, endpoint.name, since=now - (SERIES_SLOTS + 1) * SLOT)
+        feedback = store.feedback_totals(endpoint.tenant, endpoint.name)
+        versions = [self._version(endpoint, number, route, counters) for number in _shown(route, counters)]
+        return {
+            "name": endpoint.name,
+            "model": endpoint.model,
+            "health": _health(endpoint, route, alerts, up=up),
+            "route": route.to_dict(),
+            "traffic": {
+                **{name: sum(row[name] for row in counters) for name in ("requests", "failed", "rejected", "rows")},
+                "per_second": _per_second(slots, now),
+                "series": _series(slots, now),
+            },
+            "latency_ms": _latency_ms(slots, counters),
+            "labels": self._labels(endpoint, counters, feedback),
+            "versions": versions,
+        }
+
+    def _labels(self, endpoint: Endpoint, counters: list[Row], feedback: Row) -> dict[str, Any]:
+        rows, matured = (sum(row[name] for row in counters) for name in ("rows", "matured"))
+        ages = []
+        for row in counters:
+            key = {"tenant": endpoint.tenant, "endpoint": endpoint.name, "version": row["version"]}
+            ages += [window["label_age_s"] for window in self._parts.store.performance(key, limit=1)]
+        return {
+            "predictions": rows,
+            "matured": matured,
+            "coverage": matured / rows if rows else None,
+            "age_s": float(np.median(ages)) if ages else None,
+            "feedback": feedback,
+        }
+
+    def _version(self, endpoint: Endpoint, number: int, route: Route, counters: list[Row]) -> dict[str, Any]:
+        version = self._parts.registry.version(endpoint.tenant, endpoint.model, number)
+        key = {"tenant": endpoint.tenant, "endpoint": endpoint.name, "version": number}
+        counted = next((row for row in counters if row["version"] == number), None)
+        reference = {name: version.metrics.get(name) for name in ("auc", "auc_low", "auc_high", "ks", "gini")}
+        return {
+            "version": number,
+            "role": _role(number, route),
+            "weight": route.weights.get(number, 0.0),
+            "requests": counted["requests"] if counted else 0,
+            "rows": counted["rows"] if counted else 0,
+            "matured": counted["matured"] if counted else 0,
+            "last_at": iso(counted["last_at"]) if counted else None,
+            "format": version.format,
+            "created_at": iso(version.created_at),
+            "reference": reference if reference["auc"] is not None else None,
+            "performance": [_performance(row) for row in reversed(self._parts.store.performance(key, limit=60))],
+            "drift": self._drift(endpoint, version),
+        }
+
+    def _drift(self, endpoint: Endpoint, version: Version) -> dict[str, Any] | None:
+        drift = self._parts.monitor.drift(self._parts.watched(endpoint, version))
+        if drift is None:
+            return None
+        return {**drift, "first_event": iso(drift["first_event"]), "last_event": iso(drift["last_event"])}
+
+
+def _shown(route: Route, counters: list[Row]) -> list[int]:
+    """Versions of the Route first, by weight, then the newest that answered before."""
+    serving = sorted(route.weights, key=lambda number: -route.weights[number])
+    earlier = sorted((row["version"] for row in counters if row["version"] not in route.weights), reverse=True)
+    return [*serving, *earlier][:_SHOWN_VERSIONS]
+
+
+def _role(number: int, route: Route) -> str:
+    if number not in route.weights:
+        return "previous"
+    return "champion" if route.weights[number] == max(route.weights.values()) and number == next(iter(route.weights)) else "candidate"
+
+
+def _health(endpoint: Endpoint, route: Route, alerts: list[dict[str, Any]], *, up: bool) -> str:
+    if not route.weights:
+        return "idle"
+    worst = {a["severity"] for a in alerts if a["endpoint"] == endpoint.name and a["state"] == "open"}
+    if not up or "emergency" in worst:
+        return "down"
+    return "degraded" if "critical" in worst else "ok"
+
+
+def _per_second(slots: list[Row], now: int) -> float:
+    """Requests per second over the newest whole slots, up to a quarter of a minute."""
+    newest = now // SLOT * SLOT
+    counted = [slot for slot in slots if newest - 3 * SLOT <= slot["start"] < newest]
+    span = max(1, len({slot["start"] for slot in counted})) * SLOT_S
+    return float(sum(slot["requests"] for slot in counted) / span)
+
+
+def _series(slots: list[Row], now: int) -> list[dict[str, Any]]:
+    """Traffic per slot, oldest first, gaps as zeros, the running slot left out."""
+    last = now // SLOT * SLOT
+    requests: dict[int, int] = {}
+    failed: dict[int, int] = {}
+    for slot in slots:
+        requests[slot["start"]] = requests.get(slot["start"], 0) + slot["requests"]
+        failed[slot["start"]] = failed.get(slot["start"], 0) + slot["failed"]
+    if not requests:
+        return []
+    first = max(min(requests), last - SERIES_SLOTS * SLOT)
+    starts = range(first, last, SLOT)
+    return [{"at": start // NANOSECONDS, "requests": requests.get(start, 0), "failed": failed.get(start, 0)} for start in starts]
+
+
+def _latency_ms(slots: list[Row], counters: list[Row]) -> dict[str, float | None]:
+    """Quantiles over the recent slots, or over everything where there was no traffic lately."""
+    parts = [row["latency"] for row in slots] or [row["latency"] for row in counters]
+    counts = sum((unpack_counts(part) for part in parts), np.zeros(latency.BUCKETS, np.int64))
+    if not counts.sum():
+        return {"p50": None, "p95": None, "p99": None}
+    return {f"p{round(q * 100)}": latency.quantile(counts, q) * 1000 for q in (0.5, 0.95, 0.99)}
+
+
+def _performance(row: Row) -> dict[str, Any]:
+    shown = {name: row[name] for name in ("number", "rows", "positives", "coverage", "label_age_s")}
+    scores = {name: row["scores"].get(name) for name in ("auc", "auc_low", "auc_high", "ks", "gini")}
+    return {**shown, **scores, "first_event": iso(row["first_event"]), "last_event": iso(row["last_event"])}

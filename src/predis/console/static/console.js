@@ -1,0 +1,123 @@
+// The console: one page, drawn anew from each overview. What the reader chose (the view) is kept beside the data.
+
+import { alertPart } from "./alerts.js";
+import { Client } from "./client.js";
+import { draw, h } from "./dom.js";
+import { endpointPart } from "./endpoint.js";
+import { parse } from "./format.js";
+import { retrainingPanel, rolloutPanel } from "./runs.js";
+import { banner, contents, footer, header, keyForm, title } from "./system.js";
+import { command, empty, guarded } from "./ui.js";
+
+/** What the reader chose, and how wide each chart is. A change draws the page again, once per frame. */
+class View {
+  #values = new Map();
+  #sizes = new Map();
+  #asked = false;
+  #observer = new ResizeObserver((entries) => entries.forEach(({ target }) => this.#measure(target)));
+  #names = new WeakMap();
+
+  constructor(render) {
+    this.render = render;
+  }
+
+  get(key) {
+    return this.#values.get(key);
+  }
+
+  set(key, value) {
+    if (this.#values.get(key) === value) return;
+    this.#values.set(key, value);
+    this.ask();
+  }
+
+  /** The measured width of a chart, and the `ref` its box must carry to be measured. */
+  size(name) {
+    return {
+      width: this.#sizes.get(name) ?? 560,
+      ref: (box) => {
+        this.#names.set(box, name);
+        this.#observer.observe(box);
+      },
+    };
+  }
+
+  #measure(box) {
+    const width = Math.floor(box.clientWidth);
+    const name = this.#names.get(box);
+    if (!box.isConnected) this.#observer.unobserve(box);
+    else if (width > 0 && this.#sizes.get(name) !== width) {
+      this.#sizes.set(name, width);
+      this.ask();
+    }
+  }
+
+  ask() {
+    if (this.#asked) return;
+    this.#asked = true;
+    requestAnimationFrame(() => {
+      this.#asked = false;
+      this.render();
+    });
+  }
+}
+
+const state = { data: null, at: 0, lost: null, locked: null, receivedAt: 0 };
+const view = new View(render);
+const client = new Client({
+  seen: (overview) => show({ data: overview, at: parse(overview.now), receivedAt: performance.now(), lost: null, locked: null }),
+  lost: (reason, pause) => show({ lost: { reason, pause } }),
+  locked: (reason) => show({ data: null, lost: null, locked: { reason } }),
+});
+
+function show(change) {
+  Object.assign(state, change);
+  view.ask();
+}
+
+/** The overview with the server's clock in milliseconds: `at` runs on while nothing arrives, `at0` is the overview's own. */
+function current() {
+  if (!state.data) return null;
+  return { ...state.data, at0: state.at, at: state.at + performance.now() - state.receivedAt };
+}
+
+function render() {
+  const data = current();
+  draw(document.getElementById("app"),
+    header({ data, lost: state.lost, client }),
+    banner({ lost: state.lost, data }),
+    h("main", { id: "main", tabindex: -1, class: state.lost ? "stale" : null }, content(data)));
+  if (data) document.title = title(data, (data.alerts ?? []).filter((alert) => alert.state === "open"));
+}
+
+function content(data) {
+  if (state.locked) return keyForm({ reason: state.locked.reason, client });
+  if (!data) return empty(h("p", null, state.lost ? "No data yet." : "Connecting to the control process."));
+  const endpoints = data.endpoints ?? [];
+  return [
+    guarded("Alerts", () => alertPart(data, view)),
+    contents(endpoints),
+    endpoints.length ? endpoints.map((endpoint) => guarded(endpoint.name, () => endpointPart(endpoint, data, view))) : first(),
+    guarded("Other runs", () => orphans(data, endpoints)),
+    guarded("Workers", () => footer(data)),
+  ];
+}
+
+const first = () => empty(
+  h("h2", null, "No endpoint yet"),
+  h("p", null, "Create one, and its traffic, performance and drift appear here:"),
+  command("predis endpoint create NAME --model M --version 1", view));
+
+/** Runs of endpoints that are gone: still worth a look. */
+function orphans(data, endpoints) {
+  const gone = (run) => !endpoints.some((endpoint) => endpoint.name === run.endpoint);
+  const rollouts = (data.rollouts ?? []).filter(gone);
+  const retrainings = (data.retrainings ?? []).filter(gone);
+  if (!rollouts.length && !retrainings.length) return null;
+  return h("article", { class: "endpoint" },
+    h("div", { class: "endpoint-head" }, h("h2", null, "Endpoints that are gone")),
+    h("div", { class: "grid even" }, rollouts.length > 0 && rolloutPanel(rollouts, data.at), retrainings.length > 0 && retrainingPanel(retrainings, data.at)));
+}
+
+render();
+client.start();

@@ -1,0 +1,146 @@
+"""Feedback: the labels that arrive later, stored first and matched with their predictions afterwards.
+
+A label is acknowledged once its transaction is durable, whether or not its prediction is known yet: the journal may be a moment
+behind, the prediction may never come. The first label of a prediction stays; repeats are counted. Matching gives each label its
+number in the order of arrival ("matured"), so that a performance window is a range of numbers and survives any restart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from predis.clock import Clock, parse_moment
+from predis.errors import InvalidInput, TooLarge
+from predis.monitoring.store import MonitoringStore
+from predis.state.engine import Database
+from predis.stats import binary_scores
+
+MAX_LABELS = 10_000
+_MATCH_ROWS = 20_000
+
+
+class Feedback:
+    """Stores labels, matches them, and closes performance windows.
+
+    Args:
+        window_rows: matured labels in one performance window.
+    """
+
+    def __init__(self, database: Database, clock: Clock, *, window_rows: int) -> None:
+        self._database = database
+        self._store = MonitoringStore(database)
+        self._clock = clock
+        self._window_rows = window_rows
+
+    def store(self, tenant: str, endpoint: str, labels: Sequence[Any]) -> dict[str, int]:
+        """Make labels durable. All of them or, if one cannot be used, none.
+
+        Args:
+            labels: objects with ``id`` (the prediction's), ``label`` (0 or 1; true and false are the same), and if wanted
+                ``row`` (of a request with several, from 0) and ``event_time`` (when the label became known).
+
+        Raises:
+            InvalidInput: a label cannot be used; the message says which.
+            TooLarge: more than ``MAX_LABELS`` at once.
+        """
+        if not isinstance(labels, list) or not labels:
+            raise InvalidInput("'labels' must be a list of at least one label")
+        if len(labels) > MAX_LABELS:
+            raise TooLarge(f"{len(labels)} labels; send at most {MAX_LABELS} at once")
+        now = self._clock.time_ns()
+        rows = [_row(label, place, now) for place, label in enumerate(labels)]
+        key = {"tenant": tenant, "endpoint": endpoint}
+        with self._database.write() as connection:
+            stored = self._store.add_feedback(connection, [{**key, **row} for row in rows])
+            self._store.count_feedback(connection, key, received=len(rows), stored=stored)
+        return {"received": len(rows), "stored": stored, "duplicates": len(rows) - stored}
+
+    def mature(self) -> int:
+        """Match what waits with predictions that are known, and close windows that are full; labels matched."""
+        total = 0
+        for tenant, endpoint in self._store.endpoints_with_feedback():
+            matched = self._match(tenant, endpoint)
+            if matched:
+                self._close_windows(tenant, endpoint)
+            total += matched
+        return total
+
+    def _match(self, tenant: str, endpoint: str) -> int:
+        with self._database.write() as connection:
+            found = self._store.matches(connection, tenant, endpoint, limit=_MATCH_ROWS)
+            if not found:
+                return 0
+            key = {"tenant": tenant, "endpoint": endpoint}
+            next_number = {}
+            for version, count in Counter(row.version for row in found).items():
+                counters = self._store.counters(connection, {**key, "version": version})
+                if counters is None:  # counters are written with the predictions they count
+                    raise RuntimeError(f"version {version} of {endpoint} has predictions but no counters")
+                next_number[version] = counters["matured"]
+                self._store.put_counters(connection, {**counters, "matured": counters["matured"] + count})
+            rows = []
+            for row in found:
+                rows.append({
+                    "k_tenant": tenant, "k_endpoint": endpoint, "k_id": row.id, "k_row": row.row, "v_label": row.label,
+                    "v_label_at": row.label_at, "v_matured": next_number[row.version],
+                })  # fmt: skip
+                next_number[row.version] += 1
+            self._store.set_labels(connection, rows)
+        return len(found)
+
+    def _close_windows(self, tenant: str, endpoint: str) -> None:
+        for counters in self._store.all_counters(tenant, endpoint):
+            key = {"tenant": tenant, "endpoint": endpoint, "version": counters["version"]}
+            newest = self._store.performance(key, limit=1)
+            number = newest[0]["number"] + 1 if newest else 1
+            while counters["matured"] >= number * self._window_rows:
+                self._close(key, number)
+                number += 1
+
+    def _close(self, key: dict[str, Any], number: int) -> None:
+        first = (number - 1) * self._window_rows
+        rows = self._store.matured(key, start=first, stop=first + self._window_rows)
+        scores, labels, events, label_events = (np.array(column, np.float64) for column in zip(*rows, strict=True))
+        first_event, last_event = int(min(row.event_at for row in rows)), int(max(row.event_at for row in rows))
+        predicted = self._store.predictions_between(key, first=first_event, last=last_event)
+        quality = binary_scores(scores, labels)
+        row = {
+            **key,
+            "number": number,
+            "rows": len(rows),
+            "positives": int(labels.sum()),
+            "first_event": first_event,
+            "last_event": last_event,
+            "label_age_s": float(np.median(label_events - events)) / 1e9,
+            "coverage": len(rows) / max(predicted, len(rows)),
+            "scores": {name: _finite(value) for name, value in vars(quality).items()},
+        }
+        with self._database.write() as connection:
+            self._store.add_performance(connection, row)
+
+
+def _row(label: Any, place: int, now: int) -> dict[str, Any]:
+    if not isinstance(label, dict):
+        raise InvalidInput(f"labels[{place}] must be an object with 'id' and 'label'")
+    prediction, row, value = label.get("id"), label.get("row", 0), label.get("label")
+    if not isinstance(prediction, str) or not 0 < len(prediction) <= 128 or not prediction.isprintable():
+        raise InvalidInput(f"labels[{place}].id must be the id of a prediction, got {prediction!r:.80}")
+    if type(row) is not int or not 0 <= row < 2**31:
+        raise InvalidInput(f"labels[{place}].row must be a row number from 0, got {row!r:.80}")
+    if value not in (0, 1) or isinstance(value, str):
+        raise InvalidInput(f"labels[{place}].label must be 0 or 1, got {value!r:.80}")
+    when = label.get("event_time")
+    moment = now if when is None else parse_moment(when, where=f"labels[{place}].event_time")
+    return {
+        "id": prediction, "row": row, "label": float(value), "event_at": moment, "received_at": now, "sequence": now + place,
+        "matched": False,
+    }  # fmt: skip
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

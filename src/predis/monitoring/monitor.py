@@ -1,0 +1,90 @@
+"""The monitor: one look at every endpoint, from evidence to alerts."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from predis.clock import NANOSECONDS, Clock
+from predis.monitoring import checks
+from predis.monitoring.alerts import Alerts, Finding, Severity
+from predis.monitoring.checks import Rules, Watched
+from predis.monitoring.ingest import CONSUMER
+from predis.monitoring.store import MonitoringStore
+from predis.state.engine import Database
+
+DRIFT_WINDOWS = 12
+
+
+class Landscape(Protocol):
+    """What stands where, as the monitor needs to know it; given by ``app.py`` from the serving side."""
+
+    def endpoints(self) -> list[tuple[str, str]]:
+        """(tenant, name) of every endpoint that has a Route with traffic."""
+
+    def watched(self, tenant: str, endpoint: str) -> list[Watched]:
+        """The versions its Route sends traffic to."""
+
+    def newest_heartbeat(self) -> int:
+        """When any worker was last heard of."""
+
+
+class Monitor:
+    """Looks at every endpoint and reports what is wrong with it."""
+
+    def __init__(self, database: Database, alerts: Alerts, *, landscape: Landscape, rules: Rules, clock: Clock, down_s: float) -> None:
+        self._store = MonitoringStore(database)
+        self._alerts = alerts
+        self._landscape = landscape
+        self._rules = rules
+        self._clock = clock
+        self._down_s = down_s
+        self._started_at = clock.time_ns()
+
+    def look(self) -> None:
+        for tenant, endpoint in self._landscape.endpoints():
+            self._alerts.report(tenant, endpoint, self.findings(tenant, endpoint))
+
+    def findings(self, tenant: str, endpoint: str) -> list[Finding]:
+        """Everything that is wrong with one endpoint now."""
+        now = self._clock.time_ns()
+        slots = self._store.recent_slots(tenant, endpoint, since=checks.traffic_since(now))
+        found: list[Finding | None] = [*checks.check_traffic(tenant, endpoint, slots, self._rules)]
+        for watched in self._landscape.watched(tenant, endpoint):
+            key = {"tenant": tenant, "endpoint": endpoint, "version": watched.version}
+            windows = self._store.performance(key, limit=self._rules.decay_windows)
+            found.append(checks.check_performance(watched, windows, self._rules))
+            found.append(checks.check_drift(watched, self._store.closed_windows(key, limit=3), self._rules))
+        # A worker gets as long to report after control has started as it may be silent afterwards.
+        heard = max(self._landscape.newest_heartbeat(), self._started_at)
+        silent_s = (now - heard) / NANOSECONDS
+        found.append(checks.check_down(tenant, endpoint, silent_s=silent_s, limit_s=self._down_s, now=now))
+        found.append(self._lost_evidence(tenant, endpoint, now))
+        return [finding for finding in found if finding is not None]
+
+    def drift(self, watched: Watched) -> dict[str, Any] | None:
+        """The drift of one version over its newest closed windows, for people to look at."""
+        if watched.profile is None:
+            return None
+        key = {"tenant": watched.tenant, "endpoint": watched.endpoint, "version": watched.version}
+        windows = self._store.closed_windows(key, limit=DRIFT_WINDOWS)
+        if not windows:
+            return None
+        newest = windows[0]
+        return {
+            "window": newest["number"],
+            "rows": newest["rows"],
+            "first_event": newest["first_event"],
+            "last_event": newest["last_event"],
+            "features": checks.drift_of(watched.profile, windows, self._rules),
+        }
+
+    def _lost_evidence(self, tenant: str, endpoint: str, now: int) -> Finding | None:
+        totals = self._store.journal_totals(CONSUMER)
+        lost = totals["dropped"] + totals["damaged"]
+        if not lost:
+            return None
+        return Finding(
+            tenant=tenant, endpoint=endpoint, kind="evidence", severity=Severity.WARNING, event_at=now,
+            message=f"{lost} records of predictions were lost before they were read: the disk was full, or control was away too long",
+            command="predis doctor", evidence=totals,
+        )  # fmt: skip

@@ -1,0 +1,107 @@
+"""The registry's words as data: what a version is, and what registering one takes."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from predis.clock import iso
+from predis.errors import InvalidInput
+from predis.registry.signature import Signature
+
+FORMATS = {
+    "lightgbm": "LightGBM text model (Booster.save_model)",
+    "onnx": "ONNX graph",
+}
+_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,126}[a-z0-9])?")
+
+
+def check_name(name: object, what: str) -> str:
+    """The name, if it can be one: it stands in URLs, folders and metrics.
+
+    Raises:
+        InvalidInput: it is not 1 to 128 of a-z 0-9 . _ - with a letter or digit at both ends.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise InvalidInput(
+            f"a {what}'s name is 1 to 128 of a-z 0-9 . _ - and starts and ends with a letter or digit, got {name!r}"
+        )
+    return name
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of a version: where it belongs, what it must contain, how large it is."""
+
+    name: str
+    digest: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Version:
+    """An immutable, numbered artifact of a model. ``digest`` covers every file by name and content."""
+
+    tenant: str
+    model: str
+    number: int
+    format: str
+    digest: str
+    files: tuple[File, ...]
+    signature: Signature
+    metrics: Mapping[str, float]
+    lineage: Mapping[str, Any]
+    created_at: int
+    created_by: str
+    profile: Mapping[str, Any] | None = field(default=None, repr=False)
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(file.size_bytes for file in self.files)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "version": self.number,
+            "format": self.format,
+            "digest": self.digest,
+            "size_bytes": self.size_bytes,
+            "files": [vars(file) for file in self.files],
+            "signature": self.signature.to_dict(),
+            "metrics": dict(self.metrics),
+            "lineage": dict(self.lineage),
+            "created_at": iso(self.created_at),
+            "created_by": self.created_by,
+            "has_profile": self.profile is not None,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registration:
+    """What a caller says of a version to be. Files and data sets are named by their digests in the artifact store.
+
+    ``reference`` is a Parquet table of training inputs (and the label column, if there is one): the drift reference.
+    ``holdout`` is a labelled Parquet table the model has not seen: the metrics come from it.
+    ``training`` is the Parquet table the model was trained on: retraining adds to it.
+    """
+
+    model: str
+    format: str
+    files: Mapping[str, str]
+    signature: Signature | None = None
+    label: str = ""
+    reference: str = ""
+    holdout: str = ""
+    training: str = ""
+    lineage: Mapping[str, Any] = field(default_factory=dict)
+
+
+def digest_of(files: tuple[File, ...]) -> str:
+    """SHA-256 over every file's name and digest, in the order of the names."""
+    summary = hashlib.sha256()
+    for file in sorted(files, key=lambda f: f.name):
+        summary.update(f"{file.name}\0{file.digest}\n".encode())
+    return summary.hexdigest()

@@ -1,0 +1,1 @@
+"""The data plane: protocol, Routes, runtimes, and the process that answers predictions."""

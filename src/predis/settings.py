@@ -1,0 +1,214 @@
+"""The ONE table of settings. Environment, ``predis.toml``, command-line flags and the reference page are all read off it.
+
+A setting is a field of ``Settings``: name, type, default, unit and help stand together, and nowhere else. Precedence, low to
+high: default, ``predis.toml`` in the working folder (or ``PREDIS_CONFIG``), ``PREDIS_<NAME>`` in the environment, flags.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from predis.errors import InvalidSetting
+
+ENV_PREFIX = "PREDIS_"
+CONFIG_FILE = "predis.toml"
+_TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
+
+
+def _setting(default: Any, text: str, *, unit: str = "", **limits: Any) -> Any:
+    """A row of the table. Limits are ``low`` and ``high`` of a number, ``choices`` of a text."""
+    return field(default=default, metadata={"help": text, "unit": unit, **limits})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All settings of one process, typed and checked. ``load`` builds it; ``describe`` lists it."""
+
+    # fmt: off
+    home: Path = _setting(Path(".predis"), "Folder of a local installation; copying it is a backup.")
+    state_url: str = _setting("", "SQLAlchemy URL of the state database. Empty: a SQLite file in the home folder.")
+    artifacts_url: str = _setting("", "fsspec URL of the artifact store. Empty: a folder in the home folder.")
+    host: str = _setting("127.0.0.1", "Address to listen on. Anything but loopback needs API keys, or insecure.")
+    insecure: bool = _setting(False, "Allow listening beyond loopback without API keys.")
+    control_port: int = _setting(8000, "Port of the control API and the console.", low=1, high=65535)
+    http_port: int = _setting(8080, "Port of predictions over HTTP.", low=1, high=65535)
+    workers: int = _setting(2, "Serving processes that share the HTTP port.", low=1, high=256)
+    log_format: str = _setting("text", "How log lines look: text or json.", choices=("text", "json"))
+    log_level: str = _setting(
+        "info", "Least severe log line that is written: debug, info, warning or error.",
+        choices=("debug", "info", "warning", "error"),
+    )
+
+    max_body_bytes: int = _setting(16 << 20, "Largest request body.", unit="bytes", low=1024)
+    max_batch_rows: int = _setting(10_000, "Most rows in one inference request.", unit="rows", low=1)
+    max_tensors: int = _setting(4_096, "Most input tensors in one inference request.", low=1)
+    max_pending: int = _setting(256, "Requests one worker works on at once; more are shed with 503.", low=1)
+    inline_predict_ms: float = _setting(
+        2.0, "Predictions expected to take longer than this run in a thread, off the event loop.", unit="ms", low=0
+    )
+    route_poll_ms: int = _setting(100, "How often a worker looks for a new Route.", unit="ms", low=10)
+    drain_s: float = _setting(3.0, "How long a stopping server finishes accepted requests.", unit="s", low=0)
+
+    journal_segment_bytes: int = _setting(8 << 20, "Size at which a journal segment is sealed.", unit="bytes", low=1 << 16)
+    journal_limit_bytes: int = _setting(
+        1 << 30, "Journal kept per worker when nobody reads it; past it the oldest is dropped and counted.",
+        unit="bytes", low=1 << 17,
+    )
+    ingest_ms: int = _setting(250, "How often control reads the journal.", unit="ms", low=10)
+    rollout_tick_ms: int = _setting(100, "How often control looks at running rollouts.", unit="ms", low=10)
+    check_ms: int = _setting(500, "How often control matures labels and checks monitors.", unit="ms", low=10)
+    prediction_days: int = _setting(400, "How long predictions wait for their labels, and logs are kept.", unit="days", low=1)
+
+    window_rows: int = _setting(5_000, "Predictions in one drift window.", unit="rows", low=100)
+    label_window_rows: int = _setting(4_000, "Matured labels in one performance window.", unit="rows", low=100)
+    decay_margin: float = _setting(0.01, "AUC lost against the reference before it counts as decay.", low=0, high=0.5)
+    decay_windows: int = _setting(2, "Performance windows in a row that must agree before an alert.", low=1)
+    drift_alpha: float = _setting(0.001, "Chance of a false drift verdict per feature and window.", low=1e-9, high=0.5)
+    drift_floor: float = _setting(0.02, "PSI below this is never called drift, however significant.", low=0)
+    error_rate_limit: float = _setting(0.02, "Share of failed predictions in a minute that raises an alert.", low=0, high=1)
+    latency_limit_ms: float = _setting(250.0, "p99 latency in a minute that raises an alert.", unit="ms", low=0)
+    endpoint_down_s: float = _setting(6.0, "How long no worker answers before an endpoint counts as down.", unit="s", low=1)
+
+    retrain_cooldown_s: float = _setting(60.0, "Least time between two automatic retrainings of an endpoint.", unit="s", low=0)
+    train_timeout_s: float = _setting(3_600.0, "How long a train function may run.", unit="s", low=1)
+    train_memory_bytes: int = _setting(8 << 30, "Memory a train function may use.", unit="bytes", low=1 << 26)
+    # fmt: on
+
+    @property
+    def database_url(self) -> str:
+        return self.state_url or f"sqlite:///{self.home / 'state.sqlite'}"
+
+    @property
+    def store_url(self) -> str:
+        return self.artifacts_url or str(self.home / "artifacts")
+
+    @property
+    def journal_folder(self) -> Path:
+        return self.home / "journal"
+
+
+@dataclass(frozen=True)
+class Described:
+    """One row of the settings table, as text."""
+
+    name: str
+    type: str
+    default: str
+    unit: str
+    help: str
+    environment: str
+    flag: str
+
+
+def describe() -> tuple[Described, ...]:
+    """The settings table in order, for help texts, the reference page and the test that compares them."""
+    return tuple(
+        Described(
+            name=f.name,
+            type=str(f.type),
+            default=str(f.default),
+            unit=f.metadata["unit"],
+            help=f.metadata["help"],
+            environment=ENV_PREFIX + f.name.upper(),
+            flag="--" + f.name.replace("_", "-"),
+        )
+        for f in fields(Settings)
+    )
+
+
+def load(
+    flags: Mapping[str, Any] | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    config: Path | None = None,
+) -> Settings:
+    """Settings from file, environment and flags.
+
+    Args:
+        flags: values given on the command line; ``None`` values are ignored.
+        environ: the environment, ``os.environ`` by default.
+        config: path of the TOML file; by default ``PREDIS_CONFIG``, or ``predis.toml`` in the working folder.
+
+    Raises:
+        InvalidSetting: an unknown name, a value of the wrong type, or one outside its range.
+    """
+    environ = os.environ if environ is None else environ
+    values: dict[str, Any] = {}
+    values.update(_from_file(config or _config_path(environ)))
+    known = {f.name for f in fields(Settings)}
+    for name in known:
+        text = environ.get(ENV_PREFIX + name.upper())
+        if text is not None:
+            values[name] = _parse(name, text, source=f"environment variable {ENV_PREFIX}{name.upper()}")
+    for name, value in (flags or {}).items():
+        if value is not None:
+            values[name] = _parse(name, value, source=f"flag --{name.replace('_', '-')}")
+    settings = Settings(**values)
+    return replace(settings, home=settings.home.expanduser().absolute())
+
+
+def _config_path(environ: Mapping[str, str]) -> Path | None:
+    named = environ.get(ENV_PREFIX + "CONFIG")
+    if named:
+        if not Path(named).is_file():
+            raise InvalidSetting(f"PREDIS_CONFIG names {named}, which is not a file")
+        return Path(named)
+    return Path(CONFIG_FILE) if Path(CONFIG_FILE).is_file() else None
+
+
+def _from_file(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise InvalidSetting(f"{path} cannot be read as TOML: {error}") from error
+    return {name: _parse(name, value, source=str(path)) for name, value in table.items()}
+
+
+def _parse(name: str, value: Any, *, source: str) -> Any:
+    """A value as the field's type, or an error that names its source and the legal form."""
+    found = {f.name: f for f in fields(Settings)}.get(name)
+    if found is None:
+        raise InvalidSetting(f"{source}: there is no setting {name!r}; `predis doctor --settings` lists them")
+    try:
+        parsed = _convert(value, type(found.default))
+    except (ValueError, TypeError, OverflowError):
+        raise InvalidSetting(f"{source}: {name} must be of type {found.type}, got {value!r}") from None
+    if "choices" in found.metadata:
+        parsed = parsed.lower()
+    _check(parsed, found.metadata, what=f"{source}: {name}")
+    return parsed
+
+
+def _check(parsed: Any, limits: Mapping[str, Any], *, what: str) -> None:
+    choices = limits.get("choices")
+    if choices and parsed not in choices:
+        raise InvalidSetting(f"{what} must be one of {', '.join(choices)}, got {parsed!r}")
+    low, high = limits.get("low"), limits.get("high")
+    # Written so that NaN, which compares with nothing, is out of range.
+    if not (low is None or parsed >= low) or not (high is None or parsed <= high):
+        legal = f"at least {low}" if high is None else f"between {low} and {high}"
+        raise InvalidSetting(f"{what} must be {legal}, got {parsed}")
+
+
+def _convert(value: Any, wanted: type) -> Any:
+    if wanted is bool:
+        text = str(value).strip().lower()
+        if text not in _TRUE | _FALSE:
+            raise ValueError(text)
+        return text in _TRUE
+    if wanted is int and isinstance(value, float) and not value.is_integer():
+        raise ValueError(value)
+    if isinstance(value, bool) and wanted in (int, float):
+        raise TypeError(value)
+    if wanted in (int, float):
+        return wanted(value)
+    if not isinstance(value, str | Path):
+        raise TypeError(value)
+    return Path(value) if issubclass(wanted, Path) else str(value)

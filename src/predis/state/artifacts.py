@@ -1,0 +1,180 @@
+"""The artifact store: files named by their own SHA-256, in a folder or any object store fsspec speaks to.
+
+A file's name is its content's digest, so it can be written twice without harm, never changes, and is checked by reading it.
+A write lands under a temporary name and is moved in place whole: a crash leaves a stray temporary, never half an artifact.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from collections.abc import AsyncIterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from predis.errors import DiskFull, IntegrityFailure, InvalidInput, NotFound, TooLarge
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A file in the store: its SHA-256 in hex, and its size."""
+
+    digest: str
+    size_bytes: int
+
+
+class ArtifactStore:
+    """Content-addressed files under one root.
+
+    Args:
+        url: a folder, or an fsspec URL such as ``s3://bucket/predis``.
+    """
+
+    def __init__(self, url: str) -> None:
+        import fsspec
+
+        self.url = url
+        self._files, root = fsspec.url_to_fs(url)
+        self._root = str(root).rstrip("/")
+        self._local = "file" in _protocols(self._files)
+
+    def put(self, content: bytes) -> Stored:
+        """Store bytes; storing what is there already costs one look."""
+        digest = hashlib.sha256(content).hexdigest()
+        if not self.exists(digest):
+            with self._landing() as landing:
+                landing.write(content)
+                landing.commit(digest)
+        return Stored(digest, len(content))
+
+    def put_file(self, path: Path) -> Stored:
+        """Store a file, reading it once in pieces."""
+        with path.open("rb") as source, self._landing() as landing:
+            while chunk := source.read(_CHUNK):
+                landing.write(chunk)
+            return landing.commit()
+
+    async def put_stream(self, chunks: AsyncIterable[bytes], *, limit_bytes: int) -> Stored:
+        """Store a body as it arrives, in constant memory.
+
+        Raises:
+            TooLarge: more than ``limit_bytes`` came; nothing is kept.
+        """
+        with self._landing() as landing:
+            async for chunk in chunks:
+                landing.write(chunk)
+                if landing.size > limit_bytes:
+                    raise TooLarge(f"the file is larger than {limit_bytes} bytes")
+            return landing.commit()
+
+    def exists(self, digest: str) -> bool:
+        return bool(self._files.exists(self._path(digest)))
+
+    def read(self, digest: str) -> bytes:
+        """The content of a file, checked against its digest.
+
+        Raises:
+            NotFound: no such file.
+            IntegrityFailure: the bytes are not what was stored.
+        """
+        try:
+            content: bytes = self._files.cat_file(self._path(digest))
+        except FileNotFoundError:
+            raise NotFound(f"the artifact store has no file {digest[:12]}…; was it deleted by hand?") from None
+        actual = hashlib.sha256(content).hexdigest()
+        if actual != digest:
+            raise IntegrityFailure(
+                f"file {digest[:12]}… in the artifact store has the digest {actual[:12]}…: it was changed or damaged after "
+                "registration; restore it from a backup or register the version again"
+            )
+        return content
+
+    def delete(self, digest: str) -> None:
+        if self.exists(digest):
+            self._files.rm_file(self._path(digest))
+
+    def local_path(self, digest: str) -> Path | None:
+        """Where a file lies, for stores that are folders; its content is NOT checked."""
+        return Path(self._path(digest)) if self._local else None
+
+    def _path(self, digest: str) -> str:
+        if len(digest) != 64 or not all(c in "0123456789abcdef" for c in digest):
+            raise InvalidInput(f"a digest is 64 hexadecimal digits, got {digest[:80]!r}")
+        return f"{self._root}/{digest[:2]}/{digest}"
+
+    def _landing(self) -> _Landing:
+        return _Landing(self._files, self._root, self._local)
+
+
+class _Landing:
+    """One file on its way in: written under a temporary name, then moved in place or removed."""
+
+    def __init__(self, files: Any, root: str, local: bool) -> None:
+        self._files, self._root, self._local = files, root, local
+        self._temporary = f"{root}/incoming/{uuid.uuid4().hex}"
+        self._hash = hashlib.sha256()
+        self._file: BinaryIO | None = None
+        self.size = 0
+
+    def __enter__(self) -> _Landing:
+        with _disk_errors(self._root):
+            self._files.makedirs(f"{self._root}/incoming", exist_ok=True)
+            self._file = self._files.open(self._temporary, "wb")
+        return self
+
+    def write(self, chunk: bytes) -> None:
+        assert self._file is not None
+        with _disk_errors(self._root):
+            self._file.write(chunk)
+        self._hash.update(chunk)
+        self.size += len(chunk)
+
+    def commit(self, digest: str | None = None) -> Stored:
+        assert self._file is not None
+        digest = digest or self._hash.hexdigest()
+        target = f"{self._root}/{digest[:2]}/{digest}"
+        with _disk_errors(self._root):
+            self._file.flush()
+            if self._local:
+                os.fsync(self._file.fileno())
+            self._file.close()
+            self._file = None
+            self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
+            if self._local:
+                os.replace(self._temporary, target)
+                _sync_folder(Path(target).parent)
+            else:
+                self._files.mv(self._temporary, target)
+        return Stored(digest, self.size)
+
+    def __exit__(self, *_error: object) -> None:
+        if self._file is not None:
+            self._file.close()
+        if self._files.exists(self._temporary):
+            self._files.rm_file(self._temporary)
+
+
+@contextmanager
+def _disk_errors(root: str) -> Iterator[None]:
+    """Turns the operating system's refusal to write into an error that says where."""
+    try:
+        yield
+    except OSError as error:
+        raise DiskFull(f"cannot write to the artifact store {root}: {error.strerror or error}") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _protocols(files: Any) -> tuple[str, ...]:
+    return (files.protocol,) if isinstance(files.protocol, str) else tuple(files.protocol)

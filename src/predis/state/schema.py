@@ -1,0 +1,329 @@
+"""Every table of the state database. Alembic migrations in ``migrations/`` make them; a test compares the two.
+
+Moments are nanoseconds since the epoch (BIGINT), documents are JSON, counts of bins are little-endian int64 bytes. Every table
+whose rows belong to someone starts its key with ``tenant``.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy import BigInteger, Boolean, Column, Float, Integer, LargeBinary, String, Table, Text
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# SQLite numbers rows by itself only in a column declared INTEGER.
+Serial = BigInteger().with_variant(Integer, "sqlite")
+
+
+def _tenant() -> Column[str]:
+    return Column("tenant", String(64), primary_key=True)
+
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("tenant", String(64), nullable=False),
+    Column("name", String(128), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("digest", String(64), nullable=False, unique=True),
+    Column("created_at", BigInteger, nullable=False),
+    Column("revoked_at", BigInteger),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", Serial, primary_key=True, autoincrement=True),
+    Column("tenant", String(64), nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("actor", String(128), nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("target", String(256), nullable=False),
+    Column("detail", sa.JSON, nullable=False),
+)
+
+models = Table(
+    "models",
+    metadata,
+    _tenant(),
+    Column("name", String(128), primary_key=True),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+versions = Table(
+    "versions",
+    metadata,
+    _tenant(),
+    Column("model", String(128), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("digest", String(64), nullable=False),
+    Column("format", String(32), nullable=False),
+    Column("files", sa.JSON, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("signature", sa.JSON, nullable=False),
+    Column("metrics", sa.JSON, nullable=False),
+    Column("profile", sa.JSON),
+    Column("lineage", sa.JSON, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("created_by", String(128), nullable=False),
+)
+
+aliases = Table(
+    "aliases",
+    metadata,
+    _tenant(),
+    Column("model", String(128), primary_key=True),
+    Column("alias", String(64), primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("moved_at", BigInteger, nullable=False),
+    Column("moved_by", String(128), nullable=False),
+)
+
+endpoints = Table(
+    "endpoints",
+    metadata,
+    _tenant(),
+    Column("name", String(128), primary_key=True),
+    Column("model", String(128), nullable=False),
+    Column("route", Integer, nullable=False),
+    Column("config", sa.JSON, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+routes = Table(
+    "routes",
+    metadata,
+    _tenant(),
+    Column("endpoint", String(128), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("weights", sa.JSON, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("created_by", String(128), nullable=False),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("pid", Integer, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("seen_at", BigInteger, nullable=False),
+    Column("applied", sa.JSON, nullable=False),
+    Column("problems", sa.JSON, nullable=False),
+)
+
+rollouts = Table(
+    "rollouts",
+    metadata,
+    Column("id", Serial, primary_key=True, autoincrement=True),
+    Column("tenant", String(64), nullable=False),
+    Column("endpoint", String(128), nullable=False),
+    Column("model", String(128), nullable=False),
+    Column("baseline", Integer),
+    Column("candidate", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("plan", sa.JSON, nullable=False),
+    Column("marks", sa.JSON, nullable=False),
+    Column("route", Integer, nullable=False),
+    Column("verdicts", sa.JSON, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("wish", String(16), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("step_at", BigInteger, nullable=False),
+    Column("ended_at", BigInteger),
+    Column("created_by", String(128), nullable=False),
+    sa.Index(
+        "uq_rollouts_active",
+        "tenant",
+        "endpoint",
+        unique=True,
+        sqlite_where=sa.text("ended_at IS NULL"),
+        postgresql_where=sa.text("ended_at IS NULL"),
+    ),
+)
+
+journal_positions = Table(
+    "journal_positions",
+    metadata,
+    Column("stream", String(128), primary_key=True),
+    Column("segment", BigInteger, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("records", BigInteger, nullable=False),
+    Column("dropped", BigInteger, nullable=False),
+    Column("damaged", BigInteger, nullable=False),
+)
+
+counters = Table(
+    "counters",
+    metadata,
+    _tenant(),
+    Column("endpoint", String(128), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    Column("failed", BigInteger, nullable=False),
+    Column("rejected", BigInteger, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("duplicates", BigInteger, nullable=False),
+    Column("matured", BigInteger, nullable=False),
+    Column("latency", LargeBinary, nullable=False),
+    Column("first_at", BigInteger, nullable=False),
+    Column("last_at", BigInteger, nullable=False),
+)
+
+traffic = Table(
+    "traffic",
+    metadata,
+    _tenant(),
+    Column("endpoint", String(128), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("start", BigInteger, primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    Column("failed", BigInteger, nullable=False),
+    Column("rejected", BigInteger, nullable=False),
+    Column("latency", LargeBinary, nullable=False),
+)
+
+windows = Table(
+    "windows",
+    metadata,
+    _tenant(),
+    Column("endpoint", String(128), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("rows", BigInteger, nullable=False),
+    Column("first_event", BigInteger, nullable=False),
+    Column("last_event", BigInteger, nullable=False),
+    Column("features", LargeBinary, nullable=False),
+    Column("scores", LargeBinary, nullable=False),
+    Column("score_sum", Float, nullable=False),
+    Column("closed", Boolean, nullable=False),
+    Column("verdicts", sa.JSON, nullable=False),
+)
+
+predictions = Table(
+    "predictions",
+    metadata,
+    _tenant(),
+    Column("endpoint", String(128), primary_key=True),
+    Column("id", String(128), primary_key=True),
+    Column("row", Integer, primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("score", Float, nullable=False),
+    Column("event_at", BigInteger, nullable=False),
+    Column("received_at", BigInteger, nullable=False),
+    Column("label", Float),
+    Column("labelled_event_at", BigInteger),
+    Column("matured", BigInteger),
+    sa.Index("ix_predictions_matured", "tenant", "endpoint", "version", "matured"),
+    sa.Index("ix_predictions_received_at", "received_at"),
+)
+
+feedback = Table(
+    "feedback",
+    metadata,
+    _tenant(),
+    Column("endpoint", String(128), primary_key=True),
+    Column("id", String(128), primary_key=True),
+    Column("row", Integer, primary_key=True),
+    Column("label", Float, nullable=False),
+    Column("event_at", BigInteger, nullable=False),
+    Column("received_at", BigInteger, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("matched", Boolean, nullable=False),
+    sa.Index("ix_feedback_waiting", "tenant", "endpoint", "matched", "sequence"),
+)
+
+feedback_counts = Table(
+    "feedback_counts",
+    metadata,
+    _tenant(),
+    Column("endpoint", String(128), primary_key=True),
+    Column("received", BigInteger, nullable=False),
+    Column("stored", BigInteger, nullable=False),
+    Column("duplicates", BigInteger, nullable=False),
+)
+
+performance = Table(
+    "performance",
+    metadata,
+    _tenant(),
+    Column("endpoint", String(128), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("rows", BigInteger, nullable=False),
+    Column("positives", BigInteger, nullable=False),
+    Column("first_event", BigInteger, nullable=False),
+    Column("last_event", BigInteger, nullable=False),
+    Column("label_age_s", Float, nullable=False),
+    Column("coverage", Float, nullable=False),
+    Column("scores", sa.JSON, nullable=False),
+)
+
+log_files = Table(
+    "log_files",
+    metadata,
+    _tenant(),
+    Column("endpoint", String(128), primary_key=True),
+    Column("path", String(512), primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("first_event", BigInteger, nullable=False),
+    Column("last_event", BigInteger, nullable=False),
+)
+
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("id", Serial, primary_key=True, autoincrement=True),
+    Column("tenant", String(64), nullable=False),
+    Column("endpoint", String(128), nullable=False),
+    Column("version", Integer),
+    Column("kind", String(32), nullable=False),
+    Column("severity", String(16), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("message", Text, nullable=False),
+    Column("evidence", sa.JSON, nullable=False),
+    Column("command", Text, nullable=False),
+    Column("opened_at", BigInteger, nullable=False),
+    Column("seen_at", BigInteger, nullable=False),
+    Column("event_at", BigInteger, nullable=False),
+    Column("ended_at", BigInteger),
+    Column("looks", Integer, nullable=False),
+    sa.Index("ix_alerts_open", "tenant", "endpoint", "kind", "state"),
+)
+
+retrainings = Table(
+    "retrainings",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("tenant", String(64), nullable=False),
+    Column("endpoint", String(128), nullable=False),
+    Column("model", String(128), nullable=False),
+    Column("trigger", String(32), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("step", String(32), nullable=False),
+    Column("detail", sa.JSON, nullable=False),
+    Column("champion", Integer, nullable=False),
+    Column("challenger", Integer),
+    Column("rollout", BigInteger),
+    Column("created_at", BigInteger, nullable=False),
+    Column("ended_at", BigInteger),
+    sa.Index(
+        "uq_retrainings_active",
+        "tenant",
+        "endpoint",
+        unique=True,
+        sqlite_where=sa.text("ended_at IS NULL"),
+        postgresql_where=sa.text("ended_at IS NULL"),
+    ),
+)

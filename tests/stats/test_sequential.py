@@ -1,0 +1,208 @@
+"""Confidence sequences: roots against the formula, and the error rate under a look after every batch."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from predis.errors import InvalidInput
+from predis.stats import auc, auc_pairs, compare_auc_streams, compare_rates, proportion_interval
+
+RUNS, LOOKS = 400, 100
+
+
+def log_martingale(p: float, successes: float, trials: float) -> float:
+    failures = trials - successes
+    mixture = (
+        math.lgamma(successes + 0.5)
+        + math.lgamma(failures + 0.5)
+        - math.lgamma(trials + 1.0)
+        - math.log(math.pi)
+    )
+    return mixture - successes * math.log(p) - failures * math.log1p(-p)
+
+
+@given(st.integers(1, 10**9), st.floats(0, 1), st.sampled_from([0.5, 0.05, 0.01, 1e-6]))
+def test_bounds_are_where_the_martingale_reaches_one_over_alpha(
+    trials: int, rate: float, alpha: float
+) -> None:
+    successes = math.floor(trials * rate * 2) / 2
+    low, high = proportion_interval(successes, trials, alpha=alpha)
+    assert 0.0 <= low <= successes / trials <= high <= 1.0
+    slack = 1e-9 * trials + 1e-6
+    if 0 < low:
+        assert log_martingale(low, successes, trials) == pytest.approx(-math.log(alpha), abs=slack)
+    if high < 1:
+        assert log_martingale(high, successes, trials) == pytest.approx(-math.log(alpha), rel=1e-3, abs=slack)
+    mirrored = proportion_interval(trials - successes, trials, alpha=alpha)
+    assert mirrored == pytest.approx((1 - high, 1 - low), abs=1e-9)
+
+
+def test_golden_intervals() -> None:
+    assert proportion_interval(0, 0, alpha=0.05) == (0.0, 1.0)
+    beta = math.gamma(100.5) / math.gamma(101) / math.sqrt(math.pi)  # B(1/2, 100 + 1/2) / B(1/2, 1/2)
+    closed = 1 - (0.05 * beta) ** 0.01  # without a success the root has a closed form
+    assert proportion_interval(0, 100, alpha=0.05) == (0.0, pytest.approx(closed))
+    assert proportion_interval(100, 100, alpha=0.05) == (pytest.approx(1 - closed), 1.0)
+    assert proportion_interval(10, 1000, alpha=0.05) == pytest.approx((0.00240647, 0.02616443), abs=1e-7)
+    assert proportion_interval(0.5, 1, alpha=1e-9)[0] < 1e-9
+
+
+@given(st.integers(1, 10_000), st.floats(0, 1))
+def test_intervals_shrink_with_alpha_and_with_data(trials: int, rate: float) -> None:
+    successes = math.floor(trials * rate)
+    low, high = proportion_interval(successes, trials, alpha=0.05)
+    wider = proportion_interval(successes, trials, alpha=0.01)
+    more = proportion_interval(successes * 10, trials * 10, alpha=0.05)
+    assert wider[0] <= low
+    assert high <= wider[1]
+    assert more[1] - more[0] < high - low
+
+
+def cumulated(rng: np.random.Generator, kind: str, rate: float, batch: int) -> np.ndarray:
+    """Sums of values in [0, 1] with mean `rate`, after each look of each run: float64[RUNS, LOOKS]."""
+    if kind == "coin":
+        sums = rng.binomial(batch, rate, (RUNS, LOOKS)).astype(float)
+    elif kind == "three values":
+        halves = rng.multinomial(batch, [rate / 2, rate, 1 - 1.5 * rate], (RUNS, LOOKS))
+        sums = halves[..., 0] + 0.5 * halves[..., 1]
+    else:
+        sums = rng.beta(rate * 3, (1 - rate) * 3, (RUNS, LOOKS, batch)).sum(axis=2)
+    return np.cumsum(sums, axis=1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "rate", "batch"),
+    [("coin", 0.5, 1), ("coin", 0.02, 20), ("three values", 0.5, 5), ("any value", 0.3, 5)],
+)
+def test_the_truth_is_left_in_at_most_alpha_of_all_runs(kind: str, rate: float, batch: int) -> None:
+    sums = cumulated(np.random.default_rng(31), kind, rate, batch)
+    trials = batch * np.arange(1, LOOKS + 1)
+    left = 0
+    for run in sums:
+        intervals = [
+            proportion_interval(s, n, alpha=0.1) for s, n in zip(run.tolist(), trials.tolist(), strict=True)
+        ]
+        left += any(not low <= rate <= high for low, high in intervals)
+    assert left / RUNS <= 0.1 + 2 * math.sqrt(0.1 * 0.9 / RUNS)
+
+
+def rate_verdicts(seed: int, base: float, candidate: float, margin: float) -> list[str]:
+    """The first decided verdict of each run, looked at after every batch of 100 against 50."""
+    rng = np.random.default_rng(seed)
+    old, new = cumulated(rng, "coin", base, 100), cumulated(rng, "coin", candidate, 50)
+    found = []
+    for run in range(RUNS):
+        verdict = "undecided"
+        for look in range(LOOKS):
+            verdict = compare_rates(
+                (old[run, look], 100 * (look + 1)), (new[run, look], 50 * (look + 1)), alpha=0.05, margin=margin
+            ).verdict
+            if verdict != "undecided":
+                break
+        found.append(verdict)
+    return found
+
+
+def test_peeking_does_not_abort_an_equal_candidate() -> None:
+    verdicts = rate_verdicts(32, 0.05, 0.05, 0.0)
+    assert verdicts.count("worse") / RUNS <= 0.05
+
+
+def test_a_candidate_exactly_at_the_margin_is_rarely_called_either() -> None:
+    verdicts = rate_verdicts(33, 0.05, 0.06, 0.01)
+    assert (RUNS - verdicts.count("undecided")) / RUNS <= 0.05
+
+
+def test_a_bad_candidate_is_caught_and_a_good_one_passed() -> None:
+    assert rate_verdicts(34, 0.02, 0.15, 0.01).count("worse") == RUNS
+    assert rate_verdicts(35, 0.02, 0.02, 0.05).count("not_worse") == RUNS
+
+
+def test_exact_look_at_which_a_seeded_run_is_decided() -> None:
+    rng = np.random.default_rng(36)
+    base, candidate = np.cumsum(rng.random(5000) < 0.01), np.cumsum(rng.random(5000) < 0.06)
+    looks = [
+        n
+        for n in range(1, 5001)
+        if compare_rates((base[n - 1], n), (candidate[n - 1], n), alpha=0.05, margin=0.01).verdict == "worse"
+    ]
+    assert looks[0] == 1242
+
+
+def test_rates_without_data_are_undecided() -> None:
+    result = compare_rates((0, 0), (3, 10), alpha=0.05, margin=0.0)
+    assert math.isnan(result.baseline_rate)
+    assert result.candidate_rate == 0.3
+    assert result.verdict == "undecided"
+    nothing = compare_rates((0, 0), (0, 0), alpha=0.05, margin=0.0)
+    assert (nothing.low, nothing.high) == (-1.0, 1.0)
+
+
+def test_interval_of_the_difference_joins_both_sides() -> None:
+    result = compare_rates((10, 1000), (30, 500), alpha=0.1, margin=0.0)
+    base, candidate = proportion_interval(10, 1000, alpha=0.05), proportion_interval(30, 500, alpha=0.05)
+    assert (result.low, result.high) == (candidate[0] - base[1], candidate[1] - base[0])
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 1)), max_size=40))
+def test_pairs_use_every_row_once_in_order(sample: list[tuple[int, int]]) -> None:
+    first, second = [s for s, y in sample if y], [s for s, y in sample if not y]
+    pairs = list(zip(first, second, strict=False))
+    expected = sum(2 * (a > b) + (a == b) for a, b in pairs), len(pairs)
+    score, label = np.array([s for s, _ in sample], dtype=float), np.array([y for _, y in sample], dtype=bool)
+    assert auc_pairs(score, label) == expected
+
+
+def test_share_of_pairs_won_estimates_the_auc() -> None:
+    rng = np.random.default_rng(37)
+    label = rng.random(40_000) < 0.4
+    score = rng.normal(size=40_000) + label
+    wins_twice, pairs = auc_pairs(score, label)
+    assert wins_twice / 2 / pairs == pytest.approx(auc(score, label), abs=0.01)
+
+
+@pytest.mark.parametrize(("shift", "margin", "allowed"), [(0.0, 0.0, {"undecided"}), (1.5, 0.02, {"worse"})])
+def test_auc_gate_under_continuous_looking(shift: float, margin: float, allowed: set[str]) -> None:
+    """Scores in tenths, so with many ties; the candidate loses `shift` of a separation of 1.5."""
+    rng = np.random.default_rng(38)
+    wrong = 0
+    for _ in range(60):
+        totals = np.zeros(4)
+        verdict = "undecided"
+        for _ in range(40):
+            for side, separation in ((0, 1.5), (2, 1.5 - shift)):
+                label = np.arange(100) % 4 == 0
+                wins_twice, pairs = auc_pairs((rng.normal(size=100) + separation * label).round(1), label)
+                totals[side : side + 2] += wins_twice / 2, pairs
+            verdict = compare_auc_streams((totals[0], totals[1]), (totals[2], totals[3]), alpha=0.05, margin=margin).verdict
+            if verdict != "undecided":
+                break
+        wrong += verdict not in allowed
+    assert wrong <= 60 * 0.05
+
+
+def test_auc_gate_decides_both_ways() -> None:
+    worse = compare_auc_streams((4000.5, 5000), (3000, 5000), alpha=0.05, margin=0.02)
+    assert (worse.baseline_auc, worse.candidate_auc, worse.verdict) == (0.8001, 0.6, "worse")
+    assert compare_auc_streams((4000, 5000), (4000, 5000), alpha=0.05, margin=0.1).verdict == "not_worse"
+    assert compare_auc_streams((4, 5), (3, 5), alpha=0.05, margin=0.1).verdict == "undecided"
+    assert math.isnan(compare_auc_streams((0, 0), (0, 0), alpha=0.05, margin=0.1).candidate_auc)
+
+
+def test_what_makes_no_sense_is_refused() -> None:
+    for successes, trials in ((-1, 5), (6, 5), (math.nan, 5), (1, math.inf), (0, -1)):
+        with pytest.raises(InvalidInput, match="successes"):
+            proportion_interval(successes, trials, alpha=0.05)
+    with pytest.raises(InvalidInput, match="alpha"):
+        proportion_interval(1, 2, alpha=1.0)
+    with pytest.raises(InvalidInput, match="margin"):
+        compare_rates((1, 2), (1, 2), alpha=0.05, margin=-0.1)
+    with pytest.raises(InvalidInput, match="margin"):
+        compare_auc_streams((1, 2), (1, 2), alpha=0.05, margin=math.nan)
+    with pytest.raises(InvalidInput, match="NaN"):
+        auc_pairs([math.nan], [1])
