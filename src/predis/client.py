@@ -27,6 +27,7 @@ from predis.errors import InvalidInput, PredisError, Unreachable, all_errors
 CONTROL_URL = "http://127.0.0.1:8000"
 SERVING_URL = "http://127.0.0.1:8080"
 _PAUSE_S = 0.05
+_ARTIFACTS = "/api/v1/artifacts"
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class Client:
             return str(self._api("PUT", "/artifacts", content, again=True)["digest"])
         with content.open("rb") as file:
             size = content.stat().st_size
-            return str(self._call(self._control, "PUT", "/api/v1/artifacts", body=file, size=size)["digest"])
+            return str(self._call(self._control, "PUT", _ARTIFACTS, body=file, size=size)["digest"])
 
     def register(self, model: str, file: Path, *, format: str, **details: Any) -> dict[str, Any]:
         """Register a version from a file.
@@ -265,6 +266,8 @@ class _Server:
             if connection.sock is None:
                 connection.connect()
             extra = {"content-length": str(size)} if size else {}
+            if isinstance(body, bytes):
+                extra["content-type"] = "application/json" if path != _ARTIFACTS else "application/octet-stream"
             connection.request(method, self._prefix + path, body, {**headers, **extra})
             sent = True
             response = connection.getresponse()

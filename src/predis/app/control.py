@@ -1,11 +1,9 @@
-"""The composition root: the only place that constructs objects and tells them of each other."""
+"""The control role, put together: registry, monitors, rollouts, retraining, API and console."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import math
-import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -23,7 +21,7 @@ from predis.access import routes as access_routes
 from predis.clock import NANOSECONDS, Clock, SystemClock
 from predis.console import routes as console_routes
 from predis.console.overview import Overview, Parts
-from predis.errors import HomeNotWritable, PredisError
+from predis.errors import PredisError
 from predis.events import AlertRaised, Bus
 from predis.monitoring import routes as monitoring_routes
 from predis.monitoring.alerts import Alerts
@@ -36,48 +34,23 @@ from predis.monitoring.store import MonitoringStore
 from predis.registry import Registry, Version
 from predis.registry import routes as registry_routes
 from predis.retraining import routes as retraining_routes
+from predis.retraining.runs import Parts as RetrainingParts
 from predis.retraining.runs import Retrainings
 from predis.rollout import routes as rollout_routes
 from predis.rollout.controller import Rollouts
 from predis.serving import routes as serving_routes
 from predis.serving import runtimes
 from predis.serving.endpoints import Endpoints
-from predis.serving.follower import Follower, Sources
-from predis.serving.plane import Plane, ServedVersion
-from predis.serving.protocol import Limits
-from predis.serving.rest import RestApp, error_body, status_of
-from predis.serving.snapshot import Snapshot
-from predis.serving.store import Endpoint, ServingStore
+from predis.serving.rest import error_body, status_of
+from predis.serving.store import Endpoint
 from predis.settings import Settings
-from predis.state import ArtifactStore, Database, JournalWriter, migrations
+from predis.state import ArtifactStore, Database
 from predis.stats import Profile
 
 log = logging.getLogger(__name__)
 
 _HOUR_S = 3_600.0
 _VERSIONS_KEPT = 256
-
-
-def prepare(settings: Settings) -> None:
-    """Make the home folder and bring the state database up to date.
-
-    Raises:
-        HomeNotWritable: the folder cannot be made or written to.
-        SetupError: the database is of a newer release.
-    """
-    home = settings.home
-    try:
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        probe = home / f".probe-{os.getpid()}"
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        raise HomeNotWritable(f"the home folder {home} cannot be written to ({error.strerror}); name another with --home") from None
-    database = Database(settings.database_url)
-    try:
-        migrations.upgrade(database)
-    finally:
-        database.close()
 
 
 class Platform:
@@ -156,9 +129,7 @@ class Platform:
         version = self.version_of(tenant, endpoint, number)
         return Profile.from_dict(version.profile) if version and version.profile else None
 
-    def _retraining_parts(self) -> Any:
-        from predis.retraining.runs import Parts as RetrainingParts
-
+    def _retraining_parts(self) -> RetrainingParts:
         return RetrainingParts(
             database=self.database,
             artifacts=self.artifacts,
@@ -248,7 +219,7 @@ def control_app(platform: Platform, *, run_loops: bool = True) -> Any:
 
     app = FastAPI(
         title="Predis", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url="/api/v1/openapi.json",
-        dependencies=[Depends(access_routes.refuse)], swagger_ui_oauth2_redirect_url=None,
+        dependencies=[Depends(access_routes.refuse)], swagger_ui_oauth2_redirect_url=None, strict_content_type=False,
     )  # fmt: skip
     app.state.keys = platform.keys
     _translate_errors(app)
@@ -262,6 +233,7 @@ def openapi() -> dict[str, Any]:
     """The control API's OpenAPI document, for the reference page. Needs no running installation."""
     from tempfile import TemporaryDirectory
 
+    from predis.app.home import prepare
     from predis.settings import load
 
     with TemporaryDirectory() as folder:
@@ -332,61 +304,6 @@ def _plain_error(status: int, message: str, code: str) -> Response:
     import orjson
 
     return Response(orjson.dumps({"error": message, "code": code}), status, media_type="application/json")
-
-
-class Library:
-    """Where a worker's versions come from: rows from the registry, files from the artifact store."""
-
-    def __init__(self, registry: Registry, limits: Limits) -> None:
-        self._registry = registry
-        self._limits = limits
-
-    def version(self, endpoint: Endpoint, number: int) -> Version:
-        return self._registry.version(endpoint.tenant, endpoint.model, number)
-
-    def open(self, version: Version, endpoint: str) -> ServedVersion:
-        contents = self._registry.read_files(version)
-        runtime = runtimes.load(version.format, contents, signature=version.signature)
-        return ServedVersion(version, runtime, endpoint=endpoint, limits=self._limits)
-
-
-class ServingWorker:
-    """One serving process: the plane, its journal stream, and the thread that follows Routes.
-
-    Args:
-        index: the worker's place among those of this home; names its journal stream.
-    """
-
-    def __init__(self, settings: Settings, index: int, *, clock: Clock | None = None) -> None:
-        clock = clock or SystemClock()
-        self.settings = settings
-        self.name = f"serving-{index}"
-        self._database = database = Database(settings.database_url)
-        self._journal = JournalWriter(
-            settings.journal_folder / self.name, segment_bytes=settings.journal_segment_bytes, limit_bytes=settings.journal_limit_bytes
-        )
-        limits = Limits(batch_rows=settings.max_batch_rows, tensors=settings.max_tensors)
-        self.plane = Plane(
-            clock=clock, sink=self._journal, limits=limits, inline_s=settings.inline_predict_ms / 1000, max_pending=settings.max_pending
-        )
-        keys = Keys(database, clock, refresh_s=math.inf)
-        registry = Registry(database, ArtifactStore(settings.store_url), clock=clock, bus=Bus(), inspect=runtimes.inspect)
-        sources = Sources(ServingStore(database), keys, Library(registry, limits), Snapshot(settings.home / "routes.json"))
-        self.follower = Follower(self.plane, sources, worker=self.name, clock=clock)
-        self.app = RestApp(self.plane, keys, max_body_bytes=settings.max_body_bytes)
-        self._thread = threading.Thread(target=self.follower.run, args=(settings.route_poll_ms / 1000,), daemon=True)
-
-    def start(self) -> None:
-        """Apply the Routes as they are, then follow them."""
-        self.follower.look()
-        self._thread.start()
-
-    def stop(self) -> None:
-        self.follower.stop()
-        if self._thread.is_alive():
-            self._thread.join(2.0)
-        self._journal.close()
-        self._database.close()
 
 
 def _rules(settings: Settings) -> Rules:

@@ -1,0 +1,135 @@
+"""Verbs of the registry: ``predis model ...``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from predis.cli.output import as_json_option, client, remote, show_json, table
+from predis.errors import InvalidInput
+
+_SUFFIXES = {".onnx": "onnx", ".txt": "lightgbm"}
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.group()
+def model() -> None:
+    """Register, list, show, verify and alias models.
+
+    \b
+    predis model register churn model.txt --reference train.parquet --label churned --holdout test.parquet
+    predis model list
+    """
+
+
+@model.command()
+@click.argument("name")
+@click.argument("file", type=_FILE)
+@click.option("--format", "kind", type=click.Choice(["lightgbm", "onnx"]), help="What the file is; by its ending where not given.")
+@click.option("--reference", type=_FILE, help="Parquet table of training inputs: the drift reference, and where the signature comes from.")
+@click.option("--holdout", type=_FILE, help="Labelled Parquet table the model has not seen: the metrics come from it.")
+@click.option("--training", type=_FILE, help="Parquet table it was trained on: retraining adds to it.")
+@click.option("--label", default="", help="Name of the label column in these tables.")
+@click.option("--signature", type=_FILE, help="JSON file with the signature, instead of inferring it.")
+@click.option("--alias", default="", help="Point this alias at the new version.")
+@as_json_option
+@remote
+def register(name: str, file: Path, *, kind: str | None, as_json: bool, control: str, serving: str, key: str, **details: Any) -> None:
+    """Register FILE as a new version of model NAME.
+
+    \b
+    predis model register churn model.onnx --reference train.parquet --label churned
+    """
+    kind = kind or _SUFFIXES.get(file.suffix)
+    if kind is None:
+        raise InvalidInput(f"the format of {file.name} cannot be told from its ending; say --format")
+    if details["signature"]:
+        try:
+            details["signature"] = json.loads(details["signature"].read_text())
+        except ValueError as error:
+            raise InvalidInput(f"the signature is not JSON: {error}") from None
+    version = client(control, serving, key).register(name, file, format=kind, **details)
+    if as_json:
+        show_json(version)
+        return
+    click.echo(f"{name}@{version['version']} registered, digest {version['digest'][:12]}")
+    metrics = version["metrics"]
+    if metrics:
+        click.echo(f"  AUC {metrics['auc']:.4f}, KS {metrics['ks']:.4f}, Gini {metrics['gini']:.4f} on {metrics['rows']:.0f} rows")
+
+
+@model.command("list")
+@click.argument("name", required=False)
+@as_json_option
+@remote
+def list_models(name: str | None, as_json: bool, *, control: str, serving: str, key: str) -> None:
+    """List models, or the versions of model NAME."""
+    server = client(control, serving, key)
+    if name is None:
+        rows = server.models()
+        columns = {"model": "name", "newest": "newest", "versions": "versions", "aliases": "aliases", "created": "created_at"}
+        empty = "No models yet. Register one: predis model register NAME FILE"
+    else:
+        rows = [{**row, "digest": row["digest"][:12], "auc": row["metrics"].get("auc")} for row in server.versions(name)]
+        columns = {
+            "version": "version", "format": "format", "AUC": "auc", "aliases": "aliases", "digest": "digest", "bytes": "size_bytes",
+            "created": "created_at", "by": "created_by",
+        }  # fmt: skip
+        empty = f"Model {name} has no versions."
+    show_json(server.versions(name) if name else rows) if as_json else table(rows, columns, empty=empty)
+
+
+@model.command()
+@click.argument("name")
+@click.argument("version", default="latest")
+@as_json_option
+@remote
+def show(name: str, version: str, as_json: bool, *, control: str, serving: str, key: str) -> None:
+    """Show one version of model NAME: a number, an alias, or latest."""
+    found = client(control, serving, key).version(name, version)
+    if as_json:
+        show_json(found)
+        return
+    simple = ("model", "version", "format", "digest", "size_bytes", "created_at", "created_by", "metrics", "lineage")
+    table([{"what": what, "is": found[what]} for what in simple], {"": "what", "is": "is"}, empty="")
+    columns = {"input": "name", "datatype": "datatype", "shape": "shape", "nullable": "nullable", "levels": "levels"}
+    rows = [{**field, "levels": len(field["levels"]) if "levels" in field else None} for field in found["signature"]["inputs"]]
+    table(rows, columns, empty="")
+
+
+@model.command()
+@click.argument("name")
+@click.argument("version", default="latest")
+@as_json_option
+@remote
+def verify(name: str, version: str, as_json: bool, *, control: str, serving: str, key: str) -> None:
+    """Read every file of a version and compare its digest; exits with 1 where one differs."""
+    report = client(control, serving, key).verify(name, version)
+    if as_json:
+        show_json(report)
+    else:
+        table(
+            [{**file, "digest": file["digest"][:12]} for file in report["files"]],
+            {"file": "name", "digest": "digest", "intact": "ok", "problem": "problem"}, empty="",
+        )  # fmt: skip
+    if not report["ok"]:
+        sys.exit(1)
+
+
+@model.command()
+@click.argument("name")
+@click.argument("alias")
+@click.argument("version")
+@remote
+def alias(name: str, alias: str, *, version: str, control: str, serving: str, key: str) -> None:
+    """Point ALIAS of model NAME at VERSION.
+
+    \b
+    predis model alias churn champion 7
+    """
+    moved = client(control, serving, key).alias(name, alias, version)
+    click.echo(f"{name}@{alias} is version {moved['version']}")

@@ -1,0 +1,256 @@
+"""Verbs of endpoints, rollouts and predictions."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any
+
+import click
+
+from predis.cli.output import as_json_option, client, remote, shares, show_json, table
+from predis.errors import InvalidInput
+
+_POLL_S = 0.2
+
+
+@click.group()
+def endpoint() -> None:
+    """Create, list and show endpoints.
+
+    \b
+    predis endpoint create churn --model churn --version 1
+    """
+
+
+@endpoint.command()
+@click.argument("name")
+@click.option("--model", required=True, help="The model that answers.")
+@click.option("--version", default="", help="Deploy this version at once: a number, an alias, or latest.")
+@click.option("--train", default="", help="Train function for renewing the model, as module:function.")
+@click.option("--label", default="", help="Name of the label column for the train function.")
+@remote
+def create(name: str, *, model: str, version: str, train: str, label: str, control: str, serving: str, key: str) -> None:
+    """Create endpoint NAME.
+
+    \b
+    predis endpoint create churn --model churn --version latest
+    predis endpoint create churn --model churn --train churn.training:train --label churned
+    """
+    if bool(train) != bool(label):
+        raise InvalidInput("--train and --label go together")
+    server = client(control, serving, key)
+    config = {"retraining": {"train": train, "label": label}} if train else {}
+    server.create_endpoint(name, model, config=config)
+    click.echo(f"endpoint {name} created")
+    if version:
+        _follow(server, server.deploy(name, version, strategy="direct"))
+
+
+@endpoint.command("list")
+@as_json_option
+@remote
+def list_endpoints(as_json: bool, *, control: str, serving: str, key: str) -> None:
+    """List endpoints with what answers them."""
+    rows = client(control, serving, key).endpoints()
+    if as_json:
+        show_json(rows)
+        return
+    shown = [{**row, "answers": shares(row["route"]["weights"]), "number": row["route"]["number"]} for row in rows]
+    columns = {"endpoint": "name", "model": "model", "answers": "answers", "route": "number", "created": "created_at"}
+    table(shown, columns, empty="No endpoints yet. Create one: predis endpoint create NAME --model MODEL --version 1")
+
+
+@endpoint.command()
+@click.argument("name")
+@as_json_option
+@remote
+def show(name: str, as_json: bool, *, control: str, serving: str, key: str) -> None:
+    """Show endpoint NAME, its Route and configuration."""
+    found = client(control, serving, key).endpoint(name)
+    if as_json:
+        show_json(found)
+        return
+    route = found["route"]
+    rows = [
+        {"what": "model", "is": found["model"]},
+        {"what": "answers", "is": shares(route["weights"])},
+        {"what": "route", "is": f"{route['number']}: {route['reason']}"},
+        {"what": "config", "is": json.dumps(found["config"])},
+        {"what": "created", "is": found["created_at"]},
+    ]
+    table(rows, {"": "what", name: "is"}, empty="")
+
+
+@click.command()
+@click.argument("endpoint")
+@click.argument("version")
+@click.option("--strategy", type=click.Choice(["canary", "direct"]), default="canary", show_default=True, help="How to get there.")
+@click.option("--steps", default="", help="Shares of a canary's steps, such as 0.05,0.25,0.5.")
+@click.option("--set", "values", multiple=True, metavar="NAME=VALUE", help="Another value of the plan, such as auc_margin=0.05.")
+@click.option("--wait/--no-wait", default=True, help="Stay until the rollout has ended.")
+@as_json_option
+@remote
+def deploy(
+    endpoint: str, version: str, *, strategy: str, steps: str, values: tuple[str, ...], wait: bool, as_json: bool, **where: str
+) -> None:
+    """Move ENDPOINT to VERSION; exits with 1 where the rollout turned back.
+
+    \b
+    predis deploy churn 4
+    predis deploy churn latest --strategy direct
+    predis deploy churn 4 --steps 0.05,0.25 --set bake_s=600
+    """
+    plan: dict[str, Any] = dict(_plan_value(value) for value in values)
+    if steps:
+        plan["steps"] = [_number(part, "--steps") for part in steps.split(",")]
+    server = client(**where)
+    started = server.deploy(endpoint, version, strategy=strategy, plan=plan)
+    if not wait:
+        show_json(started) if as_json else click.echo(f"rollout {started['id']} to version {started['candidate']} started")
+        return
+    ended = _follow(server, started, quiet=as_json)
+    if as_json:
+        show_json(ended)
+    if ended["state"] != "promoted":
+        sys.exit(1)
+
+
+@click.group()
+def rollout() -> None:
+    """List, show, promote and abort rollouts.
+
+    \b
+    predis rollout list
+    predis rollout abort 12
+    """
+
+
+@rollout.command("list")
+@click.option("--endpoint", default="", help="Only this endpoint's.")
+@as_json_option
+@remote
+def list_rollouts(endpoint: str, as_json: bool, *, control: str, serving: str, key: str) -> None:
+    """List rollouts, newest first."""
+    rows = client(control, serving, key).rollouts(endpoint)
+    if as_json:
+        show_json(rows)
+        return
+    columns = {
+        "id": "id", "endpoint": "endpoint", "from": "baseline", "to": "candidate", "strategy": "strategy", "state": "state",
+        "share": "weight", "why": "reason", "started": "created_at",
+    }  # fmt: skip
+    table(rows, columns, empty="No rollouts yet. Start one: predis deploy ENDPOINT VERSION")
+
+
+@rollout.command("show")
+@click.argument("number", type=int)
+@as_json_option
+@remote
+def show_rollout(number: int, as_json: bool, *, control: str, serving: str, key: str) -> None:
+    """Show one rollout with what its gates say."""
+    found = client(control, serving, key).rollout(number)
+    if as_json:
+        show_json(found)
+        return
+    what = ("endpoint", "baseline", "candidate", "strategy", "steps", "state", "step", "weight", "reason", "created_at", "ended_at", "created_by")
+    table([{"what": name, "is": found[name]} for name in what], {"": "what", f"rollout {number}": "is"}, empty="")
+    columns = {"gate": "gate", "verdict": "verdict", "baseline": "baseline", "candidate": "candidate", "low": "low", "high": "high", "": "message"}
+    table(found["verdicts"], columns, empty="No gate has spoken yet.")
+
+
+@rollout.command()
+@click.argument("number", type=int)
+@remote
+def promote(number: int, *, control: str, serving: str, key: str) -> None:
+    """Give the candidate everything, whatever the gates still wait for."""
+    server = client(control, serving, key)
+    _follow(server, server.promote(number))
+
+
+@rollout.command()
+@click.argument("number", type=int)
+@remote
+def abort(number: int, *, control: str, serving: str, key: str) -> None:
+    """Put the baseline back."""
+    server = client(control, serving, key)
+    _follow(server, server.abort(number))
+
+
+@click.command()
+@click.argument("endpoint")
+@click.argument("rows")
+@click.option("--id", "prediction_id", default="", help="The prediction's id, for feedback; made up where not given.")
+@click.option("--routing-key", default="", help="Rows with the same key meet the same version during a rollout.")
+@as_json_option
+@remote
+def predict(
+    endpoint: str, rows: str, *, prediction_id: str, routing_key: str, as_json: bool, control: str, serving: str, key: str
+) -> None:
+    """Predict ROWS: a JSON object of input values, a list of such, or - for standard input.
+
+    \b
+    predis predict churn '{"age": 41, "plan": "basic"}'
+    predis predict churn - < rows.json
+    """
+    try:
+        found = json.loads(sys.stdin.read() if rows == "-" else rows)
+    except ValueError as error:
+        raise InvalidInput(f"ROWS is not JSON: {error}") from None
+    if not isinstance(found, dict) and not (isinstance(found, list) and found and all(isinstance(row, dict) for row in found)):
+        raise InvalidInput("ROWS must be a JSON object of input values, or a list of at least one")
+    answer = client(control, serving, key).predict(endpoint, found, id=prediction_id, routing_key=routing_key)
+    if as_json:
+        show_json({"id": answer.id, "version": answer.version, "outputs": dict(answer.outputs)})
+        return
+    click.echo(f"prediction {answer.id} by version {answer.version}")
+    for name, values in answer.outputs.items():
+        click.echo(f"  {name}: {', '.join(f'{v:.6g}' if isinstance(v, float) else str(v) for v in values)}")
+
+
+@click.command()
+@click.argument("endpoint")
+@click.argument("prediction")
+@click.argument("label", type=click.IntRange(0, 1))
+@click.option("--row", default=0, help="Row of a request with several, from 0.")
+@remote
+def feedback(endpoint: str, prediction: str, *, label: int, row: int, control: str, serving: str, key: str) -> None:
+    """Tell the LABEL (0 or 1) that PREDICTION turned out to have.
+
+    \b
+    predis feedback churn 6f1c2a 1
+    """
+    stored = client(control, serving, key).feedback(endpoint, [{"id": prediction, "row": row, "label": label}])
+    click.echo("stored" if stored["stored"] else "this prediction has a label already; nothing was changed")
+
+
+def _follow(server: Any, rollout: dict[str, Any], *, quiet: bool = False) -> dict[str, Any]:
+    """Stay with a rollout until it ends, printing each move."""
+    said = ""
+    while True:
+        rollout = server.rollout(rollout["id"])
+        line = f"rollout {rollout['id']}: version {rollout['candidate']} {rollout['state']} at {rollout['weight']:.0%}"
+        if line != said and not quiet:
+            click.echo(line + (f": {rollout['reason']}" if rollout["ended_at"] else ""))
+            said = line
+        if rollout["ended_at"]:
+            return rollout
+        time.sleep(_POLL_S)
+
+
+def _plan_value(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InvalidInput(f"--set takes NAME=VALUE, got {text!r}")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _number(text: str, where: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidInput(f"{where} must be numbers, got {text!r}") from None

@@ -1,0 +1,82 @@
+"""What commands share: talking to a running installation, and printing tables or JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from predis.client import CONTROL_URL, SERVING_URL, Client
+
+Command = Callable[..., Any]
+
+
+def remote(command: Command) -> Command:
+    """Options that say which installation a command talks to."""
+    for option in (
+        click.option("--key", envvar="PREDIS_KEY", default="", help="API key, where the installation has keys.  [env: PREDIS_KEY]"),
+        click.option("--serving", envvar="PREDIS_SERVING", default=SERVING_URL, show_default=True, help="URL of the data plane."),
+        click.option("--control", envvar="PREDIS_CONTROL", default=CONTROL_URL, show_default=True, help="URL of the control API."),
+    ):
+        command = option(command)
+    return command
+
+
+def as_json_option(command: Command) -> Command:
+    """``--json`` for listings."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(command)
+
+
+def client(control: str, serving: str, key: str) -> Client:
+    """A client with little patience: a person is waiting."""
+    return Client(control, serving, key=key, retry_s=2.0)
+
+
+def show_json(document: Any) -> None:
+    click.echo(json.dumps(document, indent=2))
+
+
+def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, empty: str) -> None:
+    """Print rows as a table; ``columns`` maps titles to keys. Says what to do where there is nothing."""
+    if not rows:
+        click.echo(empty)
+        return
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in columns:
+        made.add_column(title, overflow="fold")
+    for row in rows:
+        made.add_row(*(text(row.get(key)) for key in columns.values()))
+    console().print(made)
+
+
+def text(value: Any) -> str:
+    """A value as people read it."""
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k}={text(v)}" for k, v in value.items()) or "-"
+    if isinstance(value, list):
+        return ", ".join(text(item) for item in value) or "-"
+    return str(value)
+
+
+def console() -> Console:
+    return Console(highlight=False, soft_wrap=False)
+
+
+def shares(weights: Mapping[str, float]) -> str:
+    """A Route's weights in words.
+
+    >>> shares({"3": 0.9, "4": 0.1})
+    'v3 90%, v4 10%'
+    """
+    return ", ".join(f"v{version} {share:.0%}" for version, share in weights.items()) or "nothing yet"

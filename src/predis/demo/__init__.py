@@ -1,0 +1,1 @@
+"""`predis demo`: the whole life of a model on real flights, in minutes."""

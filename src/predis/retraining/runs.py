@@ -1,0 +1,125 @@
+"""Retraining runs: started by an alert or by hand, carried by the workflow, ended by their rollout."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from typing import Any
+
+from predis.access.audit import Audit
+from predis.clock import NANOSECONDS, Clock
+from predis.errors import Conflict, PredisError, RetrainingNotFound
+from predis.events import AlertRaised, Bus, RetrainingEnded
+from predis.retraining.config import RetrainingConfig
+from predis.retraining.steps import Parts, Steps
+from predis.retraining.store import FINAL, RetrainingStore, Run
+from predis.retraining.workflow import Workflow
+from predis.settings import Settings
+
+__all__ = ["Parts", "Retrainings"]
+
+log = logging.getLogger(__name__)
+
+_OUTCOMES = {"promoted": "promoted", "aborted": "rejected", "failed": "failed"}
+
+
+class Retrainings:
+    """Starts runs, lists them, and closes those whose rollout has ended."""
+
+    def __init__(self, parts: Parts, *, settings: Settings, clock: Clock, bus: Bus) -> None:
+        self._parts = parts
+        self._settings = settings
+        self._clock = clock
+        self._bus = bus
+        self._store = RetrainingStore(parts.database)
+        self._audit = Audit(parts.database, clock)
+        url = parts.database.url if parts.database.dialect == "postgresql" else f"sqlite:///{settings.home / 'workflows.sqlite'}"
+        self._workflow = Workflow(url, Steps(parts, settings), self._store, on_end=self._steps_done)
+
+    def start(self, tenant: str, name: str, *, trigger: str, actor: str) -> Run:
+        """Begin to renew an endpoint's model.
+
+        Raises:
+            EndpointNotFound
+            InvalidInput: the endpoint has no usable retraining configuration.
+            Conflict: it serves nothing yet, or a run is under way.
+            MissingExtra: the workflow engine is not installed.
+        """
+        endpoint = self._parts.endpoints.get(tenant, name)
+        RetrainingConfig.of(endpoint.config, name)
+        route = self._parts.endpoints.current_route(endpoint)
+        if not route.weights:
+            raise Conflict(f"endpoint {name!r} serves no version yet; deploy one first")
+        champion = max(route.weights, key=lambda number: route.weights[number])
+        self._workflow.launch()
+        run = Run(
+            id=f"retrain-{uuid.uuid4().hex[:12]}", tenant=tenant, endpoint=name, model=endpoint.model, trigger=trigger, state="running",
+            step="build", detail={}, champion=champion, challenger=None, rollout=None, created_at=self._clock.time_ns(), ended_at=None,
+        )  # fmt: skip
+        with self._parts.database.write() as connection:
+            self._store.add(connection, run)
+            detail = {"run": run.id, "trigger": trigger, "champion": champion}
+            self._audit.add(connection, tenant, actor=actor, action="retraining.start", target=name, detail=detail)
+        self._workflow.start(run.id)
+        return run
+
+    def get(self, tenant: str, run_id: str) -> Run:
+        """
+        Raises:
+            RetrainingNotFound
+        """
+        run = self._store.run(run_id)
+        if run is None or run.tenant != tenant:
+            raise RetrainingNotFound(f"there is no retraining run {run_id!r}; `predis retrain --list` shows them")
+        return run
+
+    def list(self, tenant: str) -> list[dict[str, Any]]:
+        """Newest first."""
+        return [run.to_dict() for run in self._store.runs(tenant)]
+
+    def on_alert(self, alert: AlertRaised) -> None:
+        """Renew a model whose endpoint wants it for this kind of alert, unless a run or a rollout is under way or just was."""
+        endpoint = self._parts.endpoints.get(alert.tenant, alert.endpoint)
+        if "retraining" not in endpoint.config or alert.kind not in RetrainingConfig.of(endpoint.config, endpoint.name).on:
+            return
+        earlier = [run for run in self._store.runs(alert.tenant) if run.endpoint == alert.endpoint]
+        cooldown_ns = self._settings.retrain_cooldown_s * NANOSECONDS
+        if earlier and (earlier[0].ended_at is None or alert.at_ns - earlier[0].created_at < cooldown_ns):
+            log.info("alert %d asks for a retraining of %s, but one is under way or just was", alert.alert, alert.endpoint)
+            return
+        try:
+            self.start(alert.tenant, alert.endpoint, trigger=alert.kind, actor=f"alert {alert.alert}")
+        except PredisError as error:
+            log.warning("alert %d could not start a retraining: %s", alert.alert, error)
+
+    def resume(self) -> None:
+        """Take up what an earlier process left unfinished. A run whose workflow never began is begun."""
+        unfinished = [run for run in self._store.runs(active=True) if run.state == "running"]
+        for run in unfinished:
+            log.info("retraining %s of %s goes on at step %s", run.id, run.endpoint, run.step)
+            self._workflow.start(run.id)
+
+    def tick(self) -> None:
+        """Close runs whose rollout has ended."""
+        for run in self._store.runs(active=True):
+            if run.state == "rolling_out" and run.rollout is not None:
+                rollout = self._parts.rollouts.get(run.tenant, run.rollout)
+                if rollout.ended_at is not None:
+                    self._store.note(run.id, detail={"rollout_reason": rollout.reason})
+                    self._end(run.id, _OUTCOMES[rollout.state])
+
+    def close(self) -> None:
+        self._workflow.close()
+
+    def _steps_done(self, run_id: str, outcome: str) -> None:
+        if outcome in FINAL:
+            self._end(run_id, outcome)
+        else:
+            self._store.note(run_id, state=outcome)
+
+    def _end(self, run_id: str, outcome: str) -> None:
+        now = self._clock.time_ns()
+        self._store.note(run_id, state=outcome, ended_at=now)
+        run = self._store.run(run_id)
+        if run is not None:
+            self._bus.publish(RetrainingEnded(tenant=run.tenant, at_ns=now, run=run_id, endpoint=run.endpoint, outcome=outcome))

@@ -1,0 +1,266 @@
+"""The steps of a retraining run. Each returns a small document that the workflow checkpoints; data goes to the artifact store.
+
+A step may run twice if the process dies before its checkpoint, so each is safe to repeat: data is content-addressed, and registering
+and rolling out first look for what an earlier try has left.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from predis.errors import InvalidInput, MissingExtra, ModelFailure, RolloutInProgress
+from predis.monitoring.log import PredictionLog
+from predis.monitoring.store import MonitoringStore
+from predis.registry import Registration, Registry, Version
+from predis.registry.signature import encode_table
+from predis.retraining.config import RetrainingConfig
+from predis.retraining.store import Run
+from predis.retraining.training import TrainJob
+from predis.rollout.controller import Rollouts
+from predis.serving import runtimes
+from predis.serving.endpoints import Endpoints
+from predis.settings import Settings
+from predis.state import ArtifactStore, Database
+from predis.state.records import Matrix
+from predis.stats import compare_auc
+
+log = logging.getLogger(__name__)
+
+ORDER = ("build", "validate", "train", "compare", "register", "rollout")
+_TAIL = 2_000
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run works with. ``take_in`` reads the journal up to now."""
+
+    database: Database
+    artifacts: ArtifactStore
+    registry: Registry
+    endpoints: Endpoints
+    rollouts: Rollouts
+    log: PredictionLog
+    evidence: MonitoringStore
+    take_in: Callable[[], None]
+
+
+class Steps:
+    """What a run does, step by step."""
+
+    def __init__(self, parts: Parts, settings: Settings) -> None:
+        self._parts = parts
+        self._settings = settings
+
+    def build(self, run: Run, config: RetrainingConfig) -> dict[str, Any]:
+        """The training set: what the champion was trained on, and every labelled prediction since; its newest part held out.
+
+        Raises:
+            InvalidInput: too few labelled predictions.
+        """
+        champion = self._champion(run)
+        names = [field.name for field in champion.signature.inputs]
+        logged = self._labelled(run, champion, config.label)
+        held = max(1, round(logged.num_rows * config.holdout_share))
+        if held < config.least_rows:
+            raise InvalidInput(
+                f"{logged.num_rows} labelled predictions hold out {held}; at least {config.least_rows} are needed to tell which model is better"
+            )
+        test, newer = logged.slice(logged.num_rows - held), logged.slice(0, logged.num_rows - held)
+        columns = [*names, config.label]
+        train = newer.select(columns)
+        origin = champion.lineage.get("training")
+        if origin:
+            earlier = self._parts.registry.read_table(origin).select(columns)
+            train = pa.concat_tables([earlier.cast(train.schema), train])
+        return {
+            "train": self._put(train),
+            "test": self._put(test.select(columns)),
+            "rows": train.num_rows + held,
+            "train_rows": train.num_rows,
+            "test_rows": held,
+            "test_from": str(test.column("event_at")[0].as_py()),
+            "test_to": str(test.column("event_at")[-1].as_py()),
+        }
+
+    def validate(self, run: Run, config: RetrainingConfig, built: dict[str, Any]) -> dict[str, Any]:
+        """Check both parts against the champion's signature before anybody trains on them.
+
+        Raises:
+            InvalidInput: a check failed; the message names the column and how many rows broke it.
+        """
+        champion = self._champion(run)
+        for part in ("train", "test"):
+            table = self._parts.registry.read_table(built[part])
+            _validate(table, champion, config.label, part)
+        return {"validated_columns": len(champion.signature.inputs) + 1}
+
+    def train(self, run: Run, config: RetrainingConfig, built: dict[str, Any]) -> dict[str, Any]:
+        """Run the user's train function in a process with limits and store the file it makes.
+
+        Raises:
+            ModelFailure: the function failed, took too long or returned something else.
+        """
+        started = time.monotonic()
+        folder = self._settings.home / "retraining" / run.id
+        output = folder / "output"
+        output.mkdir(parents=True, exist_ok=True)
+        table = folder / "train.parquet"
+        table.write_bytes(self._parts.artifacts.read(built["train"]))
+        result = self._run_trainer(folder, {
+            "train": config.train, "label": config.label, "table": str(table), "output": str(output),
+            "memory_bytes": self._settings.train_memory_bytes,
+        })  # fmt: skip
+        stored = self._parts.artifacts.put_file(output / result["file"])
+        table.unlink()
+        return {
+            "format": result["format"], "file": result["file"], "digest": stored.digest, "notes": dict(result["notes"]),
+            "train_seconds": round(time.monotonic() - started, 2),
+        }  # fmt: skip
+
+    def compare(self, run: Run, config: RetrainingConfig, built: dict[str, Any], trained: dict[str, Any]) -> dict[str, Any]:
+        """Champion against challenger on the held-out, newest rows: a paired DeLong test.
+
+        ``better`` means that the lower 95 % bound of the difference is above the configured margin.
+        """
+        champion = self._champion(run)
+        test = self._parts.registry.read_table(built["test"])
+        labels = np.asarray(test.column(config.label).to_numpy(zero_copy_only=False), np.float64)
+        inputs = TrainJob(self._parts.registry.read_table(built["train"]), config.label, Path()).inputs
+        contents = {trained["file"]: self._parts.artifacts.read(trained["digest"])}
+        challenger = runtimes.load(trained["format"], contents, inputs=inputs)
+        old = runtimes.load(champion.format, self._parts.registry.read_files(champion), signature=champion.signature)
+        found = compare_auc(_scores(old, test), _scores(challenger, test), label=labels)
+        return {
+            "champion_auc": found.champion_auc,
+            "challenger_auc": found.challenger_auc,
+            "difference": found.difference,
+            "low": found.low,
+            "high": found.high,
+            "p_value": found.p_value,
+            "decision": "better" if found.low > config.margin else "not better",
+        }
+
+    def register(self, run: Run, config: RetrainingConfig, built: dict[str, Any], trained: dict[str, Any]) -> int:
+        """Register the challenger with where it comes from; the number it has, also when an earlier try registered it."""
+        for version in self._parts.registry.versions(run.tenant, run.model):
+            if version.lineage.get("retraining") == run.id:
+                return version.number
+        wanted = Registration(
+            model=run.model,
+            format=trained["format"],
+            files={trained["file"]: trained["digest"]},
+            label=config.label,
+            reference=built["train"],
+            holdout=built["test"],
+            training=built["train"],
+            lineage={"parent": run.champion, "retraining": run.id, "trigger": run.trigger, "train": config.train, "notes": trained["notes"]},
+        )
+        return self._parts.registry.register(run.tenant, wanted, actor="retraining", alias="challenger").number
+
+    def rollout(self, run: Run, config: RetrainingConfig, challenger: int) -> int | None:
+        """Start the challenger's rollout; ``None`` while another rollout holds the endpoint."""
+        for rollout in self._parts.rollouts.list(run.tenant, endpoint=run.endpoint):
+            if rollout.candidate == challenger:
+                return rollout.id
+        plan = {**config.plan, "strategy": config.strategy}
+        try:
+            return self._parts.rollouts.start(run.tenant, run.endpoint, challenger, plan=plan, actor="retraining").id
+        except RolloutInProgress:
+            return None
+
+    def config(self, run: Run) -> RetrainingConfig:
+        return RetrainingConfig.of(self._parts.endpoints.get(run.tenant, run.endpoint).config, run.endpoint)
+
+    def _champion(self, run: Run) -> Version:
+        return self._parts.registry.version(run.tenant, run.model, run.champion)
+
+    def _labelled(self, run: Run, champion: Version, label: str) -> pa.Table:
+        """Logged predictions whose label is known, oldest first, each once."""
+        self._parts.take_in()
+        self._parts.log.flush()
+        labels = self._parts.evidence.labels_since(run.tenant, run.endpoint)
+        table = self._parts.log.table(run.tenant, run.endpoint, champion.signature.inputs)
+        keys = list(zip(table.column("id").to_pylist(), table.column("row").to_pylist(), strict=True))
+        first = dict(zip(reversed(keys), range(len(keys) - 1, -1, -1), strict=True))
+        chosen = [place for key, place in first.items() if key in labels]
+        table = table.take(pa.array(chosen, pa.int64()))
+        values = [labels[keys[place]] for place in chosen]
+        return table.append_column(label, pa.array(values, pa.float64())).sort_by("event_at")
+
+    def _run_trainer(self, folder: Path, job: dict[str, Any]) -> dict[str, Any]:
+        path = folder / "job.json"
+        path.write_text(json.dumps(job))
+        path.with_suffix(".result").unlink(missing_ok=True)
+        output = folder / "train.log"
+        with output.open("wb") as sink:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "predis.retraining.trainer", str(path)],
+                stdin=subprocess.PIPE,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+            )
+            try:
+                process.wait(self._settings.train_timeout_s)
+            except subprocess.TimeoutExpired:
+                raise ModelFailure(
+                    f"{job['train']} took longer than {self._settings.train_timeout_s:g} s (setting train_timeout_s)"
+                ) from None
+            finally:
+                process.kill()
+                process.wait()
+                if process.stdin:
+                    process.stdin.close()
+        try:
+            result: dict[str, Any] = json.loads(path.with_suffix(".result").read_text())
+        except FileNotFoundError:
+            tail = output.read_bytes()[-_TAIL:].decode("utf-8", "replace").strip().splitlines()
+            raise ModelFailure(f"{job['train']} died with status {process.returncode}: {tail[-1] if tail else 'it said nothing'}") from None
+        if "error" in result:
+            raise ModelFailure(result["error"])
+        return result
+
+    def _put(self, table: pa.Table) -> str:
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        return self._parts.artifacts.put(sink.getvalue().to_pybytes()).digest
+
+
+def _scores(runtime: runtimes.Runtime, table: pa.Table) -> Matrix:
+    matrix = encode_table(table, runtime.signature.inputs)
+    return runtimes.scores_of(runtime.signature, runtimes.run(runtime, matrix, {}))
+
+
+def _validate(table: pa.Table, champion: Version, label: str, part: str) -> None:
+    try:
+        import pandera.pandas as pandera
+    except ImportError:
+        raise MissingExtra.of("pandera", "retraining") from None
+    columns = {label: pandera.Column(float, pandera.Check.isin([0.0, 1.0]), coerce=True)}
+    for field in champion.signature.inputs:
+        # What serving accepted may be missing or a level never met before; what must not happen is a column that says nothing.
+        told = pandera.Check(lambda s: s.notna().any(), error="holds no value at all")
+        columns[field.name] = pandera.Column(None, told, nullable=True)
+    schema = pandera.DataFrameSchema(
+        columns, checks=pandera.Check(lambda frame: frame[label].nunique() == 2, error=f"{label} must hold both 0 and 1")
+    )
+    try:
+        schema.validate(table.to_pandas(), lazy=True)
+    except pandera.errors.SchemaErrors as error:
+        cases = error.failure_cases
+        first = cases.iloc[0]
+        raise InvalidInput(
+            f"the {part} set of {table.num_rows} rows failed {len(cases)} checks; first: column {first['column']!r} {first['check']}"
+        ) from None
+

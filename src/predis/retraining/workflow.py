@@ -1,0 +1,136 @@
+"""A retraining run as a durable DBOS workflow: every step is checkpointed, and a killed process goes on at the step it was in.
+
+DBOS keeps its checkpoints in SQLite embedded, in PostgreSQL where the state database is one. It is started when the first run needs
+it, or at once where an earlier process left a run unfinished.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from predis.errors import MissingExtra, PredisError
+from predis.retraining.steps import Steps
+from predis.retraining.store import RetrainingStore, Run
+
+log = logging.getLogger(__name__)
+
+_NAME = "retrain"
+# Unfinished runs are only taken up by code that has the same steps in the same order: raise this when that changes.
+_STEPS_VERSION = "retrain-1"
+_TURN_S = 1.0
+
+
+class Workflow:
+    """Runs retraining runs durably.
+
+    Args:
+        url: database of the checkpoints.
+        on_end: (run id, final state or "rolling_out") once a run's steps are done.
+    """
+
+    def __init__(self, url: str, steps: Steps, store: RetrainingStore, *, on_end: Callable[[str, str], None]) -> None:
+        self._url = url
+        self._steps = steps
+        self._store = store
+        self._on_end = on_end
+        self._lock = threading.Lock()
+        self._function: Callable[[str], None] | None = None
+
+    def start(self, run_id: str) -> None:
+        """Begin a run, or go on with it where it was."""
+        from dbos import DBOS, SetWorkflowID
+
+        self.launch()
+        assert self._function is not None
+        with SetWorkflowID(run_id):
+            DBOS.start_workflow(self._function, run_id)
+
+    def launch(self) -> None:
+        """Start DBOS; it takes up what was left unfinished.
+
+        Raises:
+            MissingExtra: DBOS is not installed.
+        """
+        with self._lock:
+            if self._function is not None:
+                return
+            try:
+                from dbos import DBOS
+            except ImportError:
+                raise MissingExtra.of("dbos", "retraining") from None
+            DBOS(
+                config={
+                    "name": "predis",
+                    "system_database_url": self._url,
+                    "application_version": _STEPS_VERSION,
+                    "executor_id": "control",
+                    "log_level": "WARNING",
+                }
+            )
+            self._function = self._define(DBOS)
+            DBOS.launch()
+
+    def close(self) -> None:
+        with self._lock:
+            if self._function is not None:
+                from dbos import DBOS
+
+                DBOS.destroy(workflow_completion_timeout_sec=0)
+                self._function = None
+
+    def _define(self, dbos: Any) -> Callable[[str], None]:
+        """The workflow. Its steps must stay deterministic functions of what earlier steps returned."""
+
+        def step(name: str, work: Callable[[], Any]) -> Any:
+            return dbos.run_step({"name": name}, work)
+
+        @dbos.workflow(name=_NAME)  # type: ignore[untyped-decorator]
+        def retrain(run_id: str) -> None:
+            try:
+                outcome = self._run(run_id, step, dbos.sleep)
+            except PredisError as error:
+                log.warning("retraining %s failed: %s", run_id, error)
+                outcome = "failed"
+                message, code = error.message, error.code
+                step("note_failure", lambda: self._store.note(run_id, detail={"error": message, "code": code}))
+            step("end", lambda: self._on_end(run_id, outcome))
+
+        function: Callable[[str], None] = retrain
+        return function
+
+    def _run(self, run_id: str, step: Callable[[str, Callable[[], Any]], Any], sleep: Callable[[float], None]) -> str:
+        steps, store = self._steps, self._store
+        run = _existing(store, run_id)
+        config = steps.config(run)
+
+        def at(name: str, work: Callable[[], Any]) -> Any:
+            step(f"enter_{name}", lambda: store.note(run_id, step=name))
+            return step(name, work)
+
+        built = at("build", lambda: steps.build(run, config))
+        step("note_build", lambda: store.note(run_id, detail={k: v for k, v in built.items() if k not in ("train", "test")}))
+        at("validate", lambda: steps.validate(run, config, built))
+        trained = at("train", lambda: steps.train(run, config, built))
+        step("note_train", lambda: store.note(run_id, detail={"train_seconds": trained["train_seconds"]}))
+        compared = at("compare", lambda: steps.compare(run, config, built, trained))
+        step("note_compare", lambda: store.note(run_id, detail=compared))
+        if compared["decision"] != "better":
+            return "rejected"
+        challenger = at("register", lambda: steps.register(run, config, built, trained))
+        step("note_register", lambda: store.note(run_id, challenger=challenger))
+        rollout = at("rollout", lambda: steps.rollout(run, config, challenger))
+        while rollout is None:  # another rollout holds the endpoint
+            sleep(_TURN_S)
+            rollout = step("rollout", lambda: steps.rollout(run, config, challenger))
+        step("note_rollout", lambda: store.note(run_id, rollout=rollout))
+        return "rolling_out"
+
+
+def _existing(store: RetrainingStore, run_id: str) -> Run:
+    run = store.run(run_id)
+    if run is None:
+        raise RuntimeError(f"retraining {run_id} has a workflow but no row")
+    return run

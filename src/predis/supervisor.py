@@ -1,0 +1,319 @@
+"""Processes: ``up`` starts the roles and keeps them running; ``serve`` and ``control`` are what a role's process does.
+
+A crashed role is started again after a pause that doubles up to five seconds and is forgotten after ten good ones; the others go on.
+A child whose supervisor dies ends by itself: its standard input, held open by the supervisor, closes. Stopping is SIGTERM to all, a
+few seconds to finish what was accepted, then SIGKILL.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import ipaddress
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from predis import telemetry
+from predis.errors import HomeInUse, InvalidInput, PortInUse, SetupError, UnsafeBind
+from predis.settings import ENV_PREFIX, Settings
+
+log = logging.getLogger(__name__)
+
+ROLES = {"serving": "predictions (Open Inference Protocol V2)", "control": "API, console, monitors, rollouts, retraining"}
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S, _GOOD_S = 0.1, 5.0, 10.0
+_LOOK_S = 0.05
+STOP_S = 4.0
+
+
+@dataclass
+class Child:
+    """One process the supervisor keeps running."""
+
+    name: str
+    arguments: list[str]
+    process: subprocess.Popen[bytes] | None = None
+    started_at: float = 0.0
+    pause_s: float = _FIRST_PAUSE_S
+    due_at: float = 0.0
+    starts: int = field(default=0)
+
+
+class Supervisor:
+    """Starts the roles of one home and keeps them running until ``stop``.
+
+    Raises (from ``start``):
+        HomeInUse, PortInUse, HomeNotWritable, UnsafeBind
+    """
+
+    def __init__(self, settings: Settings, *, on_restart: Callable[[str, int], None] | None = None) -> None:
+        self._settings = settings
+        self._on_restart = on_restart
+        self._children = [Child("control", ["run", "control"])]
+        self._children += [Child(f"serving-{i}", ["run", "serving", "--index", str(i)]) for i in range(settings.workers)]
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="supervisor", daemon=True)
+        self._lock: int | None = None
+
+    def start(self) -> None:
+        """Claim the home and its ports, bring the database up to date, start every role."""
+        from predis.app.home import prepare
+
+        prepare(self._settings)
+        self._lock = claim_home(self._settings)
+        try:
+            check_bind(self._settings)
+            for port in (self._settings.control_port, self._settings.http_port):
+                check_port(self._settings.host, port)
+        except SetupError:
+            os.close(self._lock)
+            raise
+        for child in self._children:
+            self._spawn(child)
+        self._thread.start()
+
+    def stop(self, timeout_s: float = STOP_S) -> None:
+        """End every role: politely, then not."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        running = [child.process for child in self._children if child.process and child.process.poll() is None]
+        for process in running:
+            process.terminate()
+        deadline = time.monotonic() + timeout_s
+        for process in running:
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def stop_soon(self) -> None:
+        """Ask for the end; ``wait`` returns, and whoever waits calls ``stop``."""
+        self._stop.set()
+
+    def stopping(self) -> bool:
+        return self._stop.is_set()
+
+    def wait(self, poll_s: float = 0.1) -> None:
+        """Stay until the end is asked for."""
+        while not self._stop.wait(poll_s):
+            pass
+
+    def pids(self) -> dict[str, int]:
+        """Process ids of the roles that run now."""
+        return {c.name: c.process.pid for c in self._children if c.process and c.process.poll() is None}
+
+    def _keep(self) -> None:
+        while not self._stop.wait(_LOOK_S):
+            now = time.monotonic()
+            for child in self._children:
+                if child.process is not None and child.process.poll() is not None:
+                    self._bury(child, now)
+                if child.process is None and now >= child.due_at:
+                    self._spawn(child)
+
+    def _bury(self, child: Child, now: float) -> None:
+        assert child.process is not None
+        if now - child.started_at >= _GOOD_S:
+            child.pause_s = _FIRST_PAUSE_S
+        log.warning("%s ended with status %s; starting it again in %.1f s", child.name, child.process.returncode, child.pause_s)
+        if self._on_restart:
+            self._on_restart(child.name, child.process.returncode)
+        if child.process.stdin:
+            child.process.stdin.close()
+        child.process = None
+        child.due_at = now + child.pause_s
+        child.pause_s = min(child.pause_s * 2, _LONGEST_PAUSE_S)
+
+    def _spawn(self, child: Child) -> None:
+        child.process = subprocess.Popen(
+            [sys.executable, "-m", "predis", *child.arguments],
+            stdin=subprocess.PIPE,
+            env={**os.environ, **environment(self._settings), "PREDIS_SUPERVISED": "1"},
+            start_new_session=True,  # Ctrl-C reaches the supervisor only, which ends its children in order
+        )
+        child.started_at = time.monotonic()
+        child.starts += 1
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The settings as environment variables, for a child to find."""
+    return {ENV_PREFIX + f.name.upper(): str(getattr(settings, f.name)) for f in fields(settings)}
+
+
+def claim_home(settings: Settings) -> int:
+    """Take the home's lock; the descriptor holds it.
+
+    Raises:
+        HomeInUse: another supervisor has it.
+    """
+    path = settings.home / "lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+        os.close(descriptor)
+        raise HomeInUse(f"{settings.home} is in use by another predis up (process {holder}); stop it, or name another home with --home") from None
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+    return descriptor
+
+
+def check_bind(settings: Settings) -> None:
+    """Refuse to listen beyond loopback without keys.
+
+    Raises:
+        UnsafeBind
+    """
+    if settings.insecure or _is_loopback(settings.host):
+        return
+    from predis.access import Keys
+    from predis.clock import SystemClock
+    from predis.state import Database
+
+    database = Database(settings.database_url)
+    try:
+        if Keys(database, SystemClock()).exist():
+            return
+    finally:
+        database.close()
+    raise UnsafeBind(
+        f"listening on {settings.host} would let anybody in: make an API key first (predis key create NAME --role admin), or say --insecure"
+    )
+
+
+def check_port(host: str, port: int) -> None:
+    """See that nobody listens on the port. Without SO_REUSEPORT, so that another Predis does not pass unnoticed.
+
+    Raises:
+        PortInUse
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise _bind_error(error, host, port) from None
+
+
+def listen(host: str, port: int, *, shared: bool) -> socket.socket:
+    """A listening socket; ``shared`` lets several workers have the same port and the kernel spread connections over them.
+
+    Raises:
+        PortInUse
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_STREAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        made.bind((host, port))
+    except OSError as error:
+        made.close()
+        raise _bind_error(error, host, port) from None
+    made.listen(2048)
+    made.setblocking(False)
+    return made
+
+
+def run_role(settings: Settings, role: str, *, index: int = 0) -> None:
+    """Be one role until told to stop.
+
+    Raises:
+        InvalidInput: no such role.
+        SetupError: it cannot start here.
+    """
+    if role not in ROLES:
+        raise InvalidInput(f"there is no role {role!r}; the roles are {', '.join(ROLES)}")
+    telemetry.configure(f"serving-{index}" if role == "serving" else role, style=settings.log_format, level=settings.log_level)
+    if os.environ.get("PREDIS_SUPERVISED"):
+        threading.Thread(target=_end_with_supervisor, daemon=True).start()
+    else:
+        from predis.app.home import prepare
+
+        prepare(settings)
+        check_bind(settings)
+    _run_serving(settings, index) if role == "serving" else _run_control(settings)
+
+
+def _run_serving(settings: Settings, index: int) -> None:
+    from predis.app.worker import ServingWorker
+
+    server_socket = listen(settings.host, settings.http_port, shared=True)
+    worker = ServingWorker(settings, index)
+    worker.start()
+    try:
+        _serve(worker.app, server_socket, settings, lifespan="off")
+    finally:
+        worker.stop()
+
+
+def _run_control(settings: Settings) -> None:
+    from predis.app.control import Platform, control_app
+
+    server_socket = listen(settings.host, settings.control_port, shared=False)
+    _serve(control_app(Platform(settings)), server_socket, settings, lifespan="on")
+
+
+def _serve(app: Any, server_socket: socket.socket, settings: Settings, *, lifespan: Any) -> None:
+    """uvicorn on a socket of ours: it stops accepting on SIGTERM, lets requests finish within ``drain_s``, then returns."""
+    import uvicorn
+
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan=lifespan,
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        date_header=False,
+        timeout_graceful_shutdown=max(1, round(settings.drain_s)),
+        timeout_keep_alive=75,
+    )
+    server = uvicorn.Server(config)
+    server.run(sockets=[server_socket])
+
+
+def _end_with_supervisor() -> None:
+    """Wait for standard input to close, which is when the supervisor is gone, and end as if asked to."""
+    while True:
+        try:
+            if not os.read(0, 1):
+                break
+        except OSError:
+            break
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(STOP_S)
+    os._exit(1)
+
+
+def _bind_error(error: OSError, host: str, port: int) -> SetupError:
+    if error.errno == errno.EADDRINUSE:
+        return PortInUse(f"port {port} on {host} is in use by another program; stop it, or choose another with --http-port / --control-port")
+    return SetupError(f"cannot listen on {host} port {port}: {error.strerror}")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
