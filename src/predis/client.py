@@ -57,7 +57,13 @@ class Client:
     """
 
     def __init__(
-        self, control: str = "", serving: str = "", *, key: str = "", timeout_s: float = 30.0, retry_s: float = 15.0
+        self,
+        control: str = "",
+        serving: str = "",
+        *,
+        key: str = "",
+        timeout_s: float = 30.0,
+        retry_s: float = 15.0,
     ) -> None:
         self._control = _Server(control or os.environ.get("PREDIS_CONTROL", CONTROL_URL), timeout_s)
         self._serving = _Server(serving or os.environ.get("PREDIS_SERVING", SERVING_URL), timeout_s)
@@ -81,26 +87,37 @@ class Client:
         """
         rows = [row] if isinstance(row, Mapping) else list(row)
         fields = self._inputs(endpoint)
-        request: dict[str, Any] = {"id": id or uuid.uuid4().hex, "inputs": [_tensor(field, rows) for field in fields]}
+        request: dict[str, Any] = {
+            "id": id or uuid.uuid4().hex,
+            "inputs": [_tensor(field, rows) for field in fields],
+        }
         parameters = {"event_time": event_time, "routing_key": routing_key or None}
         request["parameters"] = {name: value for name, value in parameters.items() if value is not None}
         unknown = set(rows[0]) - {field["name"] for field in fields} if rows else set()
         if unknown:
-            raise InvalidInput(f"endpoint {endpoint!r} has no input {sorted(unknown)[0]!r}; it has {', '.join(f['name'] for f in fields)}")
+            raise InvalidInput(
+                f"endpoint {endpoint!r} has no input {sorted(unknown)[0]!r}; it has {', '.join(f['name'] for f in fields)}"
+            )
         return self.infer(endpoint, request)
 
     def infer(self, endpoint: str, request: Mapping[str, Any]) -> Prediction:
         """Send a request of the Open Inference Protocol as it stands."""
         body = _json(request)
-        answer = self._call(self._serving, "POST", f"/v2/models/{quote(endpoint)}/infer", body=body, again=True)
-        return Prediction(answer["id"], int(answer["model_version"]), {o["name"]: o["data"] for o in answer["outputs"]})
+        answer = self._call(
+            self._serving, "POST", f"/v2/models/{quote(endpoint)}/infer", body=body, again=True
+        )
+        return Prediction(
+            answer["id"], int(answer["model_version"]), {o["name"]: o["data"] for o in answer["outputs"]}
+        )
 
     def feedback(self, endpoint: str, labels: Sequence[Mapping[str, Any]]) -> dict[str, int]:
         """Send labels: mappings with ``id`` (the prediction's), ``label`` (0 or 1), and if wanted ``row`` and ``event_time``.
 
         Returns once they are durable: how many were received, stored, and duplicates.
         """
-        return dict(self._api("POST", f"/endpoints/{quote(endpoint)}/feedback", {"labels": list(labels)}, again=True))
+        return dict(
+            self._api("POST", f"/endpoints/{quote(endpoint)}/feedback", {"labels": list(labels)}, again=True)
+        )
 
     def metadata(self, endpoint: str) -> dict[str, Any]:
         """The data plane's description of an endpoint: inputs, outputs, versions."""
@@ -129,8 +146,15 @@ class Client:
         Args:
             details: ``reference``, ``holdout``, ``training`` (paths of Parquet files), ``label``, ``signature``, ``lineage``, ``alias``.
         """
-        data = {k: self.upload(Path(v)) if k in ("reference", "holdout", "training") and v else v for k, v in details.items()}
-        body = {"format": format, "files": {file.name: self.upload(file)}, **{k: v for k, v in data.items() if v}}
+        data = {
+            k: self.upload(Path(v)) if k in ("reference", "holdout", "training") and v else v
+            for k, v in details.items()
+        }
+        body = {
+            "format": format,
+            "files": {file.name: self.upload(file)},
+            **{k: v for k, v in data.items() if v},
+        }
         return dict(self._api("POST", f"/models/{quote(model)}/versions", body))
 
     def models(self) -> list[dict[str, Any]]:
@@ -143,15 +167,25 @@ class Client:
         return dict(self._api("GET", f"/models/{quote(model)}/versions/{quote(str(version))}"))
 
     def verify(self, model: str, version: str | int) -> dict[str, Any]:
-        return dict(self._api("POST", f"/models/{quote(model)}/versions/{quote(str(version))}/verify", again=True))
+        return dict(
+            self._api("POST", f"/models/{quote(model)}/versions/{quote(str(version))}/verify", again=True)
+        )
 
     def alias(self, model: str, alias: str, version: str | int) -> dict[str, Any]:
-        return dict(self._api("PUT", f"/models/{quote(model)}/aliases/{quote(alias)}", {"version": version}, again=True))
+        return dict(
+            self._api(
+                "PUT", f"/models/{quote(model)}/aliases/{quote(alias)}", {"version": version}, again=True
+            )
+        )
 
     # -- endpoints and rollouts ----------------------------------------------------------------------------------------
 
-    def create_endpoint(self, name: str, model: str, *, config: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        return dict(self._api("POST", "/endpoints", {"name": name, "model": model, "config": dict(config or {})}))
+    def create_endpoint(
+        self, name: str, model: str, *, config: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        return dict(
+            self._api("POST", "/endpoints", {"name": name, "model": model, "config": dict(config or {})})
+        )
 
     def configure_endpoint(self, name: str, config: Mapping[str, Any]) -> dict[str, Any]:
         return dict(self._api("PATCH", f"/endpoints/{quote(name)}", dict(config), again=True))
@@ -162,7 +196,14 @@ class Client:
     def endpoint(self, name: str) -> dict[str, Any]:
         return dict(self._api("GET", f"/endpoints/{quote(name)}"))
 
-    def deploy(self, endpoint: str, version: str | int, *, strategy: str = "canary", plan: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def deploy(
+        self,
+        endpoint: str,
+        version: str | int,
+        *,
+        strategy: str = "canary",
+        plan: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
         """Begin to move an endpoint to a version; returns the rollout."""
         body = {"version": version, "strategy": strategy, "plan": dict(plan or {})}
         return dict(self._api("POST", f"/endpoints/{quote(endpoint)}/deploy", body))
@@ -211,7 +252,14 @@ class Client:
         return self._call(self._control, method, "/api/v1" + path, body=raw, again=again or method == "GET")
 
     def _call(
-        self, server: _Server, method: str, path: str, *, body: bytes | IO[bytes] | None = None, again: bool = False, size: int = 0
+        self,
+        server: _Server,
+        method: str,
+        path: str,
+        *,
+        body: bytes | IO[bytes] | None = None,
+        again: bool = False,
+        size: int = 0,
     ) -> Any:
         """One answer, with patience: up to ``retry_s`` while the server is away or asks to come back."""
         deadline = time.monotonic() + self._retry_s
@@ -227,12 +275,16 @@ class Client:
             time.sleep(pause)
             pause = min(pause * 2, 1.0)
 
-    def _once(self, server: _Server, method: str, path: str, body: bytes | IO[bytes] | None, *, size: int = 0) -> Any:
+    def _once(
+        self, server: _Server, method: str, path: str, body: bytes | IO[bytes] | None, *, size: int = 0
+    ) -> Any:
         status, content = server.exchange(method, path, body, headers=self._headers, size=size)
         try:
             document = json.loads(content) if content else {}
         except ValueError:
-            raise Unreachable(f"{server.url} answered with something that is not JSON; is it a Predis server?") from None
+            raise Unreachable(
+                f"{server.url} answered with something that is not JSON; is it a Predis server?"
+            ) from None
         if status >= 400:
             raise _error(document, status)
         return document
@@ -267,7 +319,9 @@ class _Server:
                 connection.connect()
             extra = {"content-length": str(size)} if size else {}
             if isinstance(body, bytes):
-                extra["content-type"] = "application/json" if path != _ARTIFACTS else "application/octet-stream"
+                extra["content-type"] = (
+                    "application/json" if path != _ARTIFACTS else "application/octet-stream"
+                )
             connection.request(method, self._prefix + path, body, {**headers, **extra})
             sent = True
             response = connection.getresponse()
@@ -275,9 +329,13 @@ class _Server:
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             self._local.connection = None
-            problem = Unreachable(f"no answer from {self.url}: {error or type(error).__name__}; is `predis up` running?")
+            problem = Unreachable(
+                f"no answer from {self.url}: {error or type(error).__name__}; is `predis up` running?"
+            )
             # A kept connection that the server closed while it was idle fails at once; what was sent on it was not read.
-            stale = kept is not None and isinstance(error, http.client.RemoteDisconnected | ConnectionResetError | BrokenPipeError)
+            stale = kept is not None and isinstance(
+                error, http.client.RemoteDisconnected | ConnectionResetError | BrokenPipeError
+            )
             if not sent or (stale and method == "GET"):
                 problem.args = (problem.args[0], "unsent")
             raise problem from error
@@ -290,7 +348,12 @@ def _tensor(field: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict
     data = [row.get(name) for row in rows]
     if field["datatype"].startswith("FP"):
         data = [float(v) if type(v) is int else None if v != v else v for v in data]
-    return {"name": name, "datatype": field["datatype"], "shape": [len(rows), *field["shape"][1:]], "data": data}
+    return {
+        "name": name,
+        "datatype": field["datatype"],
+        "shape": [len(rows), *field["shape"][1:]],
+        "data": data,
+    }
 
 
 def _json(document: Any) -> bytes:

@@ -28,7 +28,10 @@ from predis.settings import ENV_PREFIX, Settings
 
 log = logging.getLogger(__name__)
 
-ROLES = {"serving": "predictions (Open Inference Protocol V2)", "control": "API, console, monitors, rollouts, retraining"}
+ROLES = {
+    "serving": "predictions (Open Inference Protocol V2)",
+    "control": "API, console, monitors, rollouts, retraining",
+}
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S, _GOOD_S = 0.1, 5.0, 10.0
 _LOOK_S = 0.05
 STOP_S = 4.0
@@ -58,7 +61,9 @@ class Supervisor:
         self._settings = settings
         self._on_restart = on_restart
         self._children = [Child("control", ["run", "control"])]
-        self._children += [Child(f"serving-{i}", ["run", "serving", "--index", str(i)]) for i in range(settings.workers)]
+        self._children += [
+            Child(f"serving-{i}", ["run", "serving", "--index", str(i)]) for i in range(settings.workers)
+        ]
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="supervisor", daemon=True)
         self._lock: int | None = None
@@ -85,7 +90,9 @@ class Supervisor:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
-        running = [child.process for child in self._children if child.process and child.process.poll() is None]
+        running = [
+            child.process for child in self._children if child.process and child.process.poll() is None
+        ]
         for process in running:
             process.terminate()
         deadline = time.monotonic() + timeout_s
@@ -128,7 +135,12 @@ class Supervisor:
         assert child.process is not None
         if now - child.started_at >= _GOOD_S:
             child.pause_s = _FIRST_PAUSE_S
-        log.warning("%s ended with status %s; starting it again in %.1f s", child.name, child.process.returncode, child.pause_s)
+        log.warning(
+            "%s ended with status %s; starting it again in %.1f s",
+            child.name,
+            child.process.returncode,
+            child.pause_s,
+        )
         if self._on_restart:
             self._on_restart(child.name, child.process.returncode)
         if child.process.stdin:
@@ -166,7 +178,9 @@ def claim_home(settings: Settings) -> int:
     except BlockingIOError:
         holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
         os.close(descriptor)
-        raise HomeInUse(f"{settings.home} is in use by another predis up (process {holder}); stop it, or name another home with --home") from None
+        raise HomeInUse(
+            f"{settings.home} is in use by another predis up (process {holder}); stop it, or name another home with --home"
+        ) from None
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, str(os.getpid()).encode(), 0)
     return descriptor
@@ -240,7 +254,9 @@ def run_role(settings: Settings, role: str, *, index: int = 0) -> None:
     """
     if role not in ROLES:
         raise InvalidInput(f"there is no role {role!r}; the roles are {', '.join(ROLES)}")
-    telemetry.configure(f"serving-{index}" if role == "serving" else role, style=settings.log_format, level=settings.log_level)
+    telemetry.configure(
+        f"serving-{index}" if role == "serving" else role, style=settings.log_format, level=settings.log_level
+    )
     if os.environ.get("PREDIS_SUPERVISED"):
         threading.Thread(target=_end_with_supervisor, daemon=True).start()
     else:
@@ -306,7 +322,9 @@ def _end_with_supervisor() -> None:
 
 def _bind_error(error: OSError, host: str, port: int) -> SetupError:
     if error.errno == errno.EADDRINUSE:
-        return PortInUse(f"port {port} on {host} is in use by another program; stop it, or choose another with --http-port / --control-port")
+        return PortInUse(
+            f"port {port} on {host} is in use by another program; stop it, or choose another with --http-port / --control-port"
+        )
     return SetupError(f"cannot listen on {host} port {port}: {error.strerror}")
 
 

@@ -100,7 +100,10 @@ def rate_verdicts(seed: int, base: float, candidate: float, margin: float) -> li
         verdict = "undecided"
         for look in range(LOOKS):
             verdict = compare_rates(
-                (old[run, look], 100 * (look + 1)), (new[run, look], 50 * (look + 1)), alpha=0.05, margin=margin
+                (old[run, look], 100 * (look + 1)),
+                (new[run, look], 50 * (look + 1)),
+                alpha=0.05,
+                margin=margin,
             ).verdict
             if verdict != "undecided":
                 break
@@ -179,7 +182,9 @@ def test_auc_gate_under_continuous_looking(shift: float, margin: float, allowed:
                 label = np.arange(100) % 4 == 0
                 wins_twice, pairs = auc_pairs((rng.normal(size=100) + separation * label).round(1), label)
                 totals[side : side + 2] += wins_twice / 2, pairs
-            verdict = compare_auc_streams((totals[0], totals[1]), (totals[2], totals[3]), alpha=0.05, margin=margin).verdict
+            verdict = compare_auc_streams(
+                (totals[0], totals[1]), (totals[2], totals[3]), alpha=0.05, margin=margin
+            ).verdict
             if verdict != "undecided":
                 break
         wrong += verdict not in allowed

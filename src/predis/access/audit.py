@@ -20,7 +20,14 @@ class Audit:
         self._clock = clock
 
     def add(
-        self, connection: Connection, tenant: str, *, actor: str, action: str, target: str, detail: dict[str, Any] | None = None
+        self,
+        connection: Connection,
+        tenant: str,
+        *,
+        actor: str,
+        action: str,
+        target: str,
+        detail: dict[str, Any] | None = None,
     ) -> None:
         """Note a deed in the caller's transaction: it is in the log exactly if it happened."""
         row = {

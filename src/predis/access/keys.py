@@ -39,7 +39,9 @@ class Caller:
             AccessDenied: it does not.
         """
         if RIGHTS.index(ROLES[self.role]) < RIGHTS.index(right):
-            raise AccessDenied(f"{self.name} has the role {self.role!r}, which may not {right}; ask an administrator for a key that may")
+            raise AccessDenied(
+                f"{self.name} has the role {self.role!r}, which may not {right}; ask an administrator for a key that may"
+            )
 
 
 LOCAL = Caller(DEFAULT_TENANT, "local", "admin")
@@ -88,9 +90,11 @@ class Keys:
             raise NotFound(f"there is no live key with the id {key_id!r}; `predis key list` shows them")
         self.refresh()
 
-    def list(self, tenant: str = DEFAULT_TENANT) -> list[dict[str, Any]]:
+    def listed(self, tenant: str = DEFAULT_TENANT) -> list[dict[str, Any]]:
+        """The tenant's keys, oldest first, without the keys themselves."""
         return [
-            {**row, "created_at": iso(row["created_at"]), "revoked_at": iso(row["revoked_at"])} for row in self._store.keys(tenant)
+            {**row, "created_at": iso(row["created_at"]), "revoked_at": iso(row["revoked_at"])}
+            for row in self._store.keys(tenant)
         ]
 
     def exist(self) -> bool:
@@ -109,7 +113,9 @@ class Keys:
         scheme, _, key = (authorization or "").partition(" ")
         caller = known.get(_digest(key.strip())) if scheme.lower() == "bearer" else None
         if caller is None:
-            raise Unauthenticated("this installation needs an API key: send the header 'Authorization: Bearer pk_...'")
+            raise Unauthenticated(
+                "this installation needs an API key: send the header 'Authorization: Bearer pk_...'"
+            )
         return caller
 
     def refresh(self) -> None:

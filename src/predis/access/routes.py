@@ -46,7 +46,7 @@ def router(keys: Keys, audit: Audit) -> APIRouter:
     @routes.get("/keys")
     def list_keys(caller: Administrator) -> list[dict[str, Any]]:
         """API keys of the tenant; the keys themselves are never shown again."""
-        return keys.list(caller.tenant)
+        return keys.listed(caller.tenant)
 
     @routes.post("/keys", status_code=201)
     def create_key(body: NewKey, caller: Administrator) -> dict[str, str]:
@@ -89,7 +89,9 @@ class Guard:
         await self._app(scope, receive, send)
 
     def _refusal(self, scope: MutableMapping[str, Any]) -> str:
-        headers = {key: value.decode("latin-1") for key, value in scope["headers"] if key in (b"host", b"origin")}
+        headers = {
+            key: value.decode("latin-1") for key, value in scope["headers"] if key in (b"host", b"origin")
+        }
         host, origin = headers.get(b"host", ""), headers.get(b"origin", "")
         if scope["method"] not in _READING and origin and origin.partition("://")[2] != host:
             return f"a page of {origin} may not change anything here"

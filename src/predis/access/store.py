@@ -32,7 +32,9 @@ class AccessStore:
     def keys(self, tenant: str) -> list[dict[str, Any]]:
         shown = [c for c in api_keys.columns if c.name != "digest"]
         with self._database.read() as connection:
-            rows = connection.execute(sa.select(*shown).filter_by(tenant=tenant).order_by(api_keys.c.created_at))
+            rows = connection.execute(
+                sa.select(*shown).filter_by(tenant=tenant).order_by(api_keys.c.created_at)
+            )
             return [dict(row._mapping) for row in rows]
 
     def add_entry(self, connection: sa.Connection, row: dict[str, Any]) -> None:
@@ -40,5 +42,7 @@ class AccessStore:
 
     def entries(self, tenant: str, *, limit: int) -> list[dict[str, Any]]:
         with self._database.read() as connection:
-            rows = connection.execute(sa.select(audit).filter_by(tenant=tenant).order_by(audit.c.id.desc()).limit(limit))
+            rows = connection.execute(
+                sa.select(audit).filter_by(tenant=tenant).order_by(audit.c.id.desc()).limit(limit)
+            )
             return [dict(row._mapping) for row in rows]

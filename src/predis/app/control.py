@@ -64,7 +64,9 @@ class Platform:
         self.artifacts = ArtifactStore(settings.store_url)
         self.keys = Keys(database, clock)
         self.audit = Audit(database, clock)
-        self.registry = Registry(database, self.artifacts, clock=clock, bus=self.bus, inspect=runtimes.inspect)
+        self.registry = Registry(
+            database, self.artifacts, clock=clock, bus=self.bus, inspect=runtimes.inspect
+        )
         self.endpoints = Endpoints(database, self.registry, clock)
         self.version_of = lru_cache(_VERSIONS_KEPT)(self._version_of)
         self.profile_of = lru_cache(_VERSIONS_KEPT)(self._profile_of)
@@ -72,12 +74,21 @@ class Platform:
             database, settings.journal_folder, profile=self.profile_of, window_rows=settings.window_rows
         )
         self.log = PredictionLog(
-            database, settings.journal_folder, folder=settings.home / "log", version=self.version_of, clock=clock
+            database,
+            settings.journal_folder,
+            folder=settings.home / "log",
+            version=self.version_of,
+            clock=clock,
         )
         self.feedback = Feedback(database, clock, window_rows=settings.label_window_rows)
         self.alerts = Alerts(database, clock=clock, bus=self.bus)
         self.monitor = Monitor(
-            database, self.alerts, landscape=_Landscape(self), rules=_rules(settings), clock=clock, down_s=settings.endpoint_down_s
+            database,
+            self.alerts,
+            landscape=_Landscape(self),
+            rules=_rules(settings),
+            clock=clock,
+            down_s=settings.endpoint_down_s,
         )
         self.rollouts = Rollouts(database, self.endpoints, self.registry, clock=clock, bus=self.bus)
         self.retrainings = Retrainings(self._retraining_parts(), settings=settings, clock=clock, bus=self.bus)
@@ -87,7 +98,9 @@ class Platform:
     def watched(self, endpoint: Endpoint, version: Version) -> Watched:
         """One version as the monitor's checks see it."""
         profile = self.profile_of(endpoint.tenant, endpoint.name, version.number)
-        return Watched(endpoint.tenant, endpoint.name, version.number, endpoint.model, version.metrics, profile)
+        return Watched(
+            endpoint.tenant, endpoint.name, version.number, endpoint.model, version.metrics, profile
+        )
 
     def loops(self) -> list[Loop]:
         """The duties of the control role, each in a thread of its own."""
@@ -150,7 +163,7 @@ class Platform:
             monitor=self.monitor,
             store=MonitoringStore(self.database),
             watched=self.watched,
-            retrainings=self.retrainings.list,
+            retrainings=self.retrainings.listed,
         )
 
 
@@ -167,7 +180,11 @@ class _Landscape:
         platform = self._platform
         found = platform.endpoints.get(tenant, endpoint)
         route = platform.endpoints.current_route(found)
-        versions = [platform.version_of(tenant, endpoint, number) for number, share in route.weights.items() if share > 0]
+        versions = [
+            platform.version_of(tenant, endpoint, number)
+            for number, share in route.weights.items()
+            if share > 0
+        ]
         return [platform.watched(found, version) for version in versions if version is not None]
 
     def newest_heartbeat(self) -> int:
@@ -258,7 +275,11 @@ def _api_routers(platform: Platform) -> list[Any]:
     @health.get("/health")
     def show_health() -> dict[str, Any]:
         """Whether the control role answers, and for how long it has."""
-        return {"status": "ok", "release": __version__, "up_s": round(platform.clock.monotonic_s() - started, 1)}
+        return {
+            "status": "ok",
+            "release": __version__,
+            "up_s": round(platform.clock.monotonic_s() - started, 1),
+        }
 
     return [
         health,

@@ -23,7 +23,9 @@ def prepare(settings: Settings) -> None:
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as error:
-        raise HomeNotWritable(f"the home folder {home} cannot be written to ({error.strerror}); name another with --home") from None
+        raise HomeNotWritable(
+            f"the home folder {home} cannot be written to ({error.strerror}); name another with --home"
+        ) from None
     database = Database(settings.database_url)
     try:
         migrations.upgrade(database)

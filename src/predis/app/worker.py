@@ -49,18 +49,30 @@ class ServingWorker:
         self.name = f"serving-{index}"
         self._database = database = Database(settings.database_url)
         self._journal = JournalWriter(
-            settings.journal_folder / self.name, segment_bytes=settings.journal_segment_bytes, limit_bytes=settings.journal_limit_bytes
+            settings.journal_folder / self.name,
+            segment_bytes=settings.journal_segment_bytes,
+            limit_bytes=settings.journal_limit_bytes,
         )
         limits = Limits(batch_rows=settings.max_batch_rows, tensors=settings.max_tensors)
         self.plane = Plane(
-            clock=clock, sink=self._journal, limits=limits, inline_s=settings.inline_predict_ms / 1000, max_pending=settings.max_pending
+            clock=clock,
+            sink=self._journal,
+            limits=limits,
+            inline_s=settings.inline_predict_ms / 1000,
+            max_pending=settings.max_pending,
         )
         keys = Keys(database, clock, refresh_s=math.inf)
-        registry = Registry(database, ArtifactStore(settings.store_url), clock=clock, bus=Bus(), inspect=runtimes.inspect)
-        sources = Sources(ServingStore(database), keys, Library(registry, limits), Snapshot(settings.home / "routes.json"))
+        registry = Registry(
+            database, ArtifactStore(settings.store_url), clock=clock, bus=Bus(), inspect=runtimes.inspect
+        )
+        sources = Sources(
+            ServingStore(database), keys, Library(registry, limits), Snapshot(settings.home / "routes.json")
+        )
         self.follower = Follower(self.plane, sources, worker=self.name, clock=clock)
         self.app = RestApp(self.plane, keys, max_body_bytes=settings.max_body_bytes)
-        self._thread = threading.Thread(target=self.follower.run, args=(settings.route_poll_ms / 1000,), daemon=True)
+        self._thread = threading.Thread(
+            target=self.follower.run, args=(settings.route_poll_ms / 1000,), daemon=True
+        )
 
     def start(self) -> None:
         """Apply the Routes as they are, then follow them."""

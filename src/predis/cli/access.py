@@ -22,7 +22,13 @@ def key() -> None:
 
 @key.command()
 @click.argument("name")
-@click.option("--role", type=click.Choice(["client", "viewer", "operator", "admin"]), default="client", show_default=True, help="What it may do.")
+@click.option(
+    "--role",
+    type=click.Choice(["client", "viewer", "operator", "admin"]),
+    default="client",
+    show_default=True,
+    help="What it may do.",
+)
 @settings_options("home", "state_url")
 def create(name: str, *, role: str, **flags: Any) -> None:
     """Make a key for NAME. It is shown this once; from the first key on, everybody needs one."""
@@ -34,9 +40,11 @@ def create(name: str, *, role: str, **flags: Any) -> None:
 @settings_options("home", "state_url")
 def list_keys(as_json: bool, **flags: Any) -> None:
     """List keys; the keys themselves are never shown again."""
-    rows = _keys(flags).list()
+    rows = _keys(flags).listed()
     columns = {"id": "id", "name": "name", "role": "role", "created": "created_at", "revoked": "revoked_at"}
-    show_json(rows) if as_json else table(rows, columns, empty="No keys: whoever is on this machine may do everything.")
+    show_json(rows) if as_json else table(
+        rows, columns, empty="No keys: whoever is on this machine may do everything."
+    )
 
 
 @key.command()

@@ -29,16 +29,37 @@ def model() -> None:
 @model.command()
 @click.argument("name")
 @click.argument("file", type=_FILE)
-@click.option("--format", "kind", type=click.Choice(["lightgbm", "onnx"]), help="What the file is; by its ending where not given.")
-@click.option("--reference", type=_FILE, help="Parquet table of training inputs: the drift reference, and where the signature comes from.")
-@click.option("--holdout", type=_FILE, help="Labelled Parquet table the model has not seen: the metrics come from it.")
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["lightgbm", "onnx"]),
+    help="What the file is; by its ending where not given.",
+)
+@click.option(
+    "--reference",
+    type=_FILE,
+    help="Parquet table of training inputs: the drift reference, and where the signature comes from.",
+)
+@click.option(
+    "--holdout", type=_FILE, help="Labelled Parquet table the model has not seen: the metrics come from it."
+)
 @click.option("--training", type=_FILE, help="Parquet table it was trained on: retraining adds to it.")
 @click.option("--label", default="", help="Name of the label column in these tables.")
 @click.option("--signature", type=_FILE, help="JSON file with the signature, instead of inferring it.")
 @click.option("--alias", default="", help="Point this alias at the new version.")
 @as_json_option
 @remote
-def register(name: str, file: Path, *, kind: str | None, as_json: bool, control: str, serving: str, key: str, **details: Any) -> None:
+def register(
+    name: str,
+    file: Path,
+    *,
+    kind: str | None,
+    as_json: bool,
+    control: str,
+    serving: str,
+    key: str,
+    **details: Any,
+) -> None:
     """Register FILE as a new version of model NAME.
 
     \b
@@ -59,7 +80,9 @@ def register(name: str, file: Path, *, kind: str | None, as_json: bool, control:
     click.echo(f"{name}@{version['version']} registered, digest {version['digest'][:12]}")
     metrics = version["metrics"]
     if metrics:
-        click.echo(f"  AUC {metrics['auc']:.4f}, KS {metrics['ks']:.4f}, Gini {metrics['gini']:.4f} on {metrics['rows']:.0f} rows")
+        click.echo(
+            f"  AUC {metrics['auc']:.4f}, KS {metrics['ks']:.4f}, Gini {metrics['gini']:.4f} on {metrics['rows']:.0f} rows"
+        )
 
 
 @model.command("list")
@@ -71,10 +94,19 @@ def list_models(name: str | None, as_json: bool, *, control: str, serving: str, 
     server = client(control, serving, key)
     if name is None:
         rows = server.models()
-        columns = {"model": "name", "newest": "newest", "versions": "versions", "aliases": "aliases", "created": "created_at"}
+        columns = {
+            "model": "name",
+            "newest": "newest",
+            "versions": "versions",
+            "aliases": "aliases",
+            "created": "created_at",
+        }
         empty = "No models yet. Register one: predis model register NAME FILE"
     else:
-        rows = [{**row, "digest": row["digest"][:12], "auc": row["metrics"].get("auc")} for row in server.versions(name)]
+        rows = [
+            {**row, "digest": row["digest"][:12], "auc": row["metrics"].get("auc")}
+            for row in server.versions(name)
+        ]
         columns = {
             "version": "version", "format": "format", "AUC": "auc", "aliases": "aliases", "digest": "digest", "bytes": "size_bytes",
             "created": "created_at", "by": "created_by",
@@ -94,10 +126,29 @@ def show(name: str, version: str, as_json: bool, *, control: str, serving: str, 
     if as_json:
         show_json(found)
         return
-    simple = ("model", "version", "format", "digest", "size_bytes", "created_at", "created_by", "metrics", "lineage")
+    simple = (
+        "model",
+        "version",
+        "format",
+        "digest",
+        "size_bytes",
+        "created_at",
+        "created_by",
+        "metrics",
+        "lineage",
+    )
     table([{"what": what, "is": found[what]} for what in simple], {"": "what", "is": "is"}, empty="")
-    columns = {"input": "name", "datatype": "datatype", "shape": "shape", "nullable": "nullable", "levels": "levels"}
-    rows = [{**field, "levels": len(field["levels"]) if "levels" in field else None} for field in found["signature"]["inputs"]]
+    columns = {
+        "input": "name",
+        "datatype": "datatype",
+        "shape": "shape",
+        "nullable": "nullable",
+        "levels": "levels",
+    }
+    rows = [
+        {**field, "levels": len(field["levels"]) if "levels" in field else None}
+        for field in found["signature"]["inputs"]
+    ]
     table(rows, columns, empty="")
 
 

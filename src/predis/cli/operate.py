@@ -31,7 +31,9 @@ def endpoint() -> None:
 @click.option("--train", default="", help="Train function for renewing the model, as module:function.")
 @click.option("--label", default="", help="Name of the label column for the train function.")
 @remote
-def create(name: str, *, model: str, version: str, train: str, label: str, control: str, serving: str, key: str) -> None:
+def create(
+    name: str, *, model: str, version: str, train: str, label: str, control: str, serving: str, key: str
+) -> None:
     """Create endpoint NAME.
 
     \b
@@ -57,9 +59,21 @@ def list_endpoints(as_json: bool, *, control: str, serving: str, key: str) -> No
     if as_json:
         show_json(rows)
         return
-    shown = [{**row, "answers": shares(row["route"]["weights"]), "number": row["route"]["number"]} for row in rows]
-    columns = {"endpoint": "name", "model": "model", "answers": "answers", "route": "number", "created": "created_at"}
-    table(shown, columns, empty="No endpoints yet. Create one: predis endpoint create NAME --model MODEL --version 1")
+    shown = [
+        {**row, "answers": shares(row["route"]["weights"]), "number": row["route"]["number"]} for row in rows
+    ]
+    columns = {
+        "endpoint": "name",
+        "model": "model",
+        "answers": "answers",
+        "route": "number",
+        "created": "created_at",
+    }
+    table(
+        shown,
+        columns,
+        empty="No endpoints yet. Create one: predis endpoint create NAME --model MODEL --version 1",
+    )
 
 
 @endpoint.command()
@@ -86,14 +100,34 @@ def show(name: str, as_json: bool, *, control: str, serving: str, key: str) -> N
 @click.command()
 @click.argument("endpoint")
 @click.argument("version")
-@click.option("--strategy", type=click.Choice(["canary", "direct"]), default="canary", show_default=True, help="How to get there.")
+@click.option(
+    "--strategy",
+    type=click.Choice(["canary", "direct"]),
+    default="canary",
+    show_default=True,
+    help="How to get there.",
+)
 @click.option("--steps", default="", help="Shares of a canary's steps, such as 0.05,0.25,0.5.")
-@click.option("--set", "values", multiple=True, metavar="NAME=VALUE", help="Another value of the plan, such as auc_margin=0.05.")
+@click.option(
+    "--set",
+    "values",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Another value of the plan, such as auc_margin=0.05.",
+)
 @click.option("--wait/--no-wait", default=True, help="Stay until the rollout has ended.")
 @as_json_option
 @remote
 def deploy(
-    endpoint: str, version: str, *, strategy: str, steps: str, values: tuple[str, ...], wait: bool, as_json: bool, **where: str
+    endpoint: str,
+    version: str,
+    *,
+    strategy: str,
+    steps: str,
+    values: tuple[str, ...],
+    wait: bool,
+    as_json: bool,
+    **where: str,
 ) -> None:
     """Move ENDPOINT to VERSION; exits with 1 where the rollout turned back.
 
@@ -108,7 +142,9 @@ def deploy(
     server = client(**where)
     started = server.deploy(endpoint, version, strategy=strategy, plan=plan)
     if not wait:
-        show_json(started) if as_json else click.echo(f"rollout {started['id']} to version {started['candidate']} started")
+        show_json(started) if as_json else click.echo(
+            f"rollout {started['id']} to version {started['candidate']} started"
+        )
         return
     ended = _follow(server, started, quiet=as_json)
     if as_json:
@@ -154,9 +190,34 @@ def show_rollout(number: int, as_json: bool, *, control: str, serving: str, key:
     if as_json:
         show_json(found)
         return
-    what = ("endpoint", "baseline", "candidate", "strategy", "steps", "state", "step", "weight", "reason", "created_at", "ended_at", "created_by")
-    table([{"what": name, "is": found[name]} for name in what], {"": "what", f"rollout {number}": "is"}, empty="")
-    columns = {"gate": "gate", "verdict": "verdict", "baseline": "baseline", "candidate": "candidate", "low": "low", "high": "high", "": "message"}
+    what = (
+        "endpoint",
+        "baseline",
+        "candidate",
+        "strategy",
+        "steps",
+        "state",
+        "step",
+        "weight",
+        "reason",
+        "created_at",
+        "ended_at",
+        "created_by",
+    )
+    table(
+        [{"what": name, "is": found[name]} for name in what],
+        {"": "what", f"rollout {number}": "is"},
+        empty="",
+    )
+    columns = {
+        "gate": "gate",
+        "verdict": "verdict",
+        "baseline": "baseline",
+        "candidate": "candidate",
+        "low": "low",
+        "high": "high",
+        "": "message",
+    }
     table(found["verdicts"], columns, empty="No gate has spoken yet.")
 
 
@@ -181,12 +242,24 @@ def abort(number: int, *, control: str, serving: str, key: str) -> None:
 @click.command()
 @click.argument("endpoint")
 @click.argument("rows")
-@click.option("--id", "prediction_id", default="", help="The prediction's id, for feedback; made up where not given.")
-@click.option("--routing-key", default="", help="Rows with the same key meet the same version during a rollout.")
+@click.option(
+    "--id", "prediction_id", default="", help="The prediction's id, for feedback; made up where not given."
+)
+@click.option(
+    "--routing-key", default="", help="Rows with the same key meet the same version during a rollout."
+)
 @as_json_option
 @remote
 def predict(
-    endpoint: str, rows: str, *, prediction_id: str, routing_key: str, as_json: bool, control: str, serving: str, key: str
+    endpoint: str,
+    rows: str,
+    *,
+    prediction_id: str,
+    routing_key: str,
+    as_json: bool,
+    control: str,
+    serving: str,
+    key: str,
 ) -> None:
     """Predict ROWS: a JSON object of input values, a list of such, or - for standard input.
 
@@ -198,7 +271,9 @@ def predict(
         found = json.loads(sys.stdin.read() if rows == "-" else rows)
     except ValueError as error:
         raise InvalidInput(f"ROWS is not JSON: {error}") from None
-    if not isinstance(found, dict) and not (isinstance(found, list) and found and all(isinstance(row, dict) for row in found)):
+    if not isinstance(found, dict) and not (
+        isinstance(found, list) and found and all(isinstance(row, dict) for row in found)
+    ):
         raise InvalidInput("ROWS must be a JSON object of input values, or a list of at least one")
     answer = client(control, serving, key).predict(endpoint, found, id=prediction_id, routing_key=routing_key)
     if as_json:
@@ -215,13 +290,17 @@ def predict(
 @click.argument("label", type=click.IntRange(0, 1))
 @click.option("--row", default=0, help="Row of a request with several, from 0.")
 @remote
-def feedback(endpoint: str, prediction: str, *, label: int, row: int, control: str, serving: str, key: str) -> None:
+def feedback(
+    endpoint: str, prediction: str, *, label: int, row: int, control: str, serving: str, key: str
+) -> None:
     """Tell the LABEL (0 or 1) that PREDICTION turned out to have.
 
     \b
     predis feedback churn 6f1c2a 1
     """
-    stored = client(control, serving, key).feedback(endpoint, [{"id": prediction, "row": row, "label": label}])
+    stored = client(control, serving, key).feedback(
+        endpoint, [{"id": prediction, "row": row, "label": label}]
+    )
     click.echo("stored" if stored["stored"] else "this prediction has a label already; nothing was changed")
 
 

@@ -19,9 +19,26 @@ Command = Callable[..., Any]
 def remote(command: Command) -> Command:
     """Options that say which installation a command talks to."""
     for option in (
-        click.option("--key", envvar="PREDIS_KEY", default="", help="API key, where the installation has keys.  [env: PREDIS_KEY]"),
-        click.option("--serving", envvar="PREDIS_SERVING", default=SERVING_URL, show_default=True, help="URL of the data plane."),
-        click.option("--control", envvar="PREDIS_CONTROL", default=CONTROL_URL, show_default=True, help="URL of the control API."),
+        click.option(
+            "--key",
+            envvar="PREDIS_KEY",
+            default="",
+            help="API key, where the installation has keys.  [env: PREDIS_KEY]",
+        ),
+        click.option(
+            "--serving",
+            envvar="PREDIS_SERVING",
+            default=SERVING_URL,
+            show_default=True,
+            help="URL of the data plane.",
+        ),
+        click.option(
+            "--control",
+            envvar="PREDIS_CONTROL",
+            default=CONTROL_URL,
+            show_default=True,
+            help="URL of the control API.",
+        ),
     ):
         command = option(command)
     return command

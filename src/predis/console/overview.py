@@ -55,8 +55,8 @@ class Overview:
             EndpointNotFound: there is no such endpoint.
         """
         parts, now = self._parts, self._clock.time_ns()
-        chosen = [parts.endpoints.get(tenant, endpoint)] if endpoint else parts.endpoints.list(tenant)
-        alerts = parts.alerts.list(tenant, endpoint=endpoint, limit=30)
+        chosen = [parts.endpoints.get(tenant, endpoint)] if endpoint else parts.endpoints.listed(tenant)
+        alerts = parts.alerts.listed(tenant, endpoint=endpoint, limit=30)
         workers = parts.endpoints.store.workers()
         return {
             "now": iso(now),
@@ -64,17 +64,29 @@ class Overview:
             "release": __version__,
             "system": {
                 "workers": [
-                    {"id": w.id, "pid": w.pid, "seen_s": (now - w.seen_at) / NANOSECONDS, "healthy": alive(w, now)} for w in workers
+                    {
+                        "id": w.id,
+                        "pid": w.pid,
+                        "seen_s": (now - w.seen_at) / NANOSECONDS,
+                        "healthy": alive(w, now),
+                    }
+                    for w in workers
                 ],
                 "journal": parts.store.journal_totals(CONSUMER),
             },
-            "endpoints": [self._endpoint(e, alerts, now, up=any(alive(w, now) for w in workers)) for e in chosen],
+            "endpoints": [
+                self._endpoint(e, alerts, now, up=any(alive(w, now) for w in workers)) for e in chosen
+            ],
             "alerts": alerts,
-            "rollouts": [rollout.to_dict() for rollout in parts.rollouts.list(tenant, endpoint=endpoint)[:20]],
+            "rollouts": [
+                rollout.to_dict() for rollout in parts.rollouts.listed(tenant, endpoint=endpoint)[:20]
+            ],
             "retrainings": [r for r in parts.retrainings(tenant) if endpoint in (None, r["endpoint"])][:20],
         }
 
-    def _endpoint(self, endpoint: Endpoint, alerts: list[dict[str, Any]], now: int, *, up: bool) -> dict[str, Any]:
+    def _endpoint(
+        self, endpoint: Endpoint, alerts: list[dict[str, Any]], now: int, *, up: bool
+    ) -> dict[str, Any]:
         store = self._parts.store
         route = self._parts.endpoints.current_route(endpoint)
         counters = store.all_counters(endpoint.tenant, endpoint.name)
@@ -87,7 +99,10 @@ class Overview:
             "health": _health(endpoint, route, alerts, up=up),
             "route": route.to_dict(),
             "traffic": {
-                **{name: sum(row[name] for row in counters) for name in ("requests", "failed", "rejected", "rows")},
+                **{
+                    name: sum(row[name] for row in counters)
+                    for name in ("requests", "failed", "rejected", "rows")
+                },
                 "per_second": _per_second(slots, now),
                 "series": _series(slots, now),
             },
@@ -126,7 +141,9 @@ class Overview:
             "format": version.format,
             "created_at": iso(version.created_at),
             "reference": reference if reference["auc"] is not None else None,
-            "performance": [_performance(row) for row in reversed(self._parts.store.performance(key, limit=60))],
+            "performance": [
+                _performance(row) for row in reversed(self._parts.store.performance(key, limit=60))
+            ],
             "drift": self._drift(endpoint, version),
         }
 
@@ -140,14 +157,20 @@ class Overview:
 def _shown(route: Route, counters: list[Row]) -> list[int]:
     """Versions of the Route first, by weight, then the newest that answered before."""
     serving = sorted(route.weights, key=lambda number: -route.weights[number])
-    earlier = sorted((row["version"] for row in counters if row["version"] not in route.weights), reverse=True)
+    earlier = sorted(
+        (row["version"] for row in counters if row["version"] not in route.weights), reverse=True
+    )
     return [*serving, *earlier][:_SHOWN_VERSIONS]
 
 
 def _role(number: int, route: Route) -> str:
     if number not in route.weights:
         return "previous"
-    return "champion" if route.weights[number] == max(route.weights.values()) and number == next(iter(route.weights)) else "candidate"
+    return (
+        "champion"
+        if route.weights[number] == max(route.weights.values()) and number == next(iter(route.weights))
+        else "candidate"
+    )
 
 
 def _health(endpoint: Endpoint, route: Route, alerts: list[dict[str, Any]], *, up: bool) -> str:
@@ -179,7 +202,10 @@ def _series(slots: list[Row], now: int) -> list[dict[str, Any]]:
         return []
     first = max(min(requests), last - SERIES_SLOTS * SLOT)
     starts = range(first, last, SLOT)
-    return [{"at": start // NANOSECONDS, "requests": requests.get(start, 0), "failed": failed.get(start, 0)} for start in starts]
+    return [
+        {"at": start // NANOSECONDS, "requests": requests.get(start, 0), "failed": failed.get(start, 0)}
+        for start in starts
+    ]
 
 
 def _latency_ms(slots: list[Row], counters: list[Row]) -> dict[str, float | None]:

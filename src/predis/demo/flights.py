@@ -133,11 +133,15 @@ def fit(frame: pd.DataFrame, levels: Levels, *, threads: int = 1) -> lightgbm.Bo
     return lightgbm.train({**_PARAMETERS, "num_threads": threads}, data, num_boost_round=_ROUNDS)
 
 
-def score(model: lightgbm.Booster, frame: pd.DataFrame, levels: Levels, *, threads: int = 1) -> NDArray[np.float64]:
+def score(
+    model: lightgbm.Booster, frame: pd.DataFrame, levels: Levels, *, threads: int = 1
+) -> NDArray[np.float64]:
     """The probability of ``late`` for each row, float64[rows]; ``levels`` are those ``model`` was fitted with."""
     encoded = encode(frame, levels)
     codes = encoded[:, : len(CATEGORICALS)]
-    codes[codes < 0] = np.nan  # LightGBM takes both the same way; NaN is what other runtimes of its trees know
+    codes[codes < 0] = (
+        np.nan
+    )  # LightGBM takes both the same way; NaN is what other runtimes of its trees know
     return np.asarray(model.predict(encoded, num_threads=threads), dtype=np.float64)
 
 
@@ -163,7 +167,9 @@ def _parse(csv: io.BytesIO, columns: tuple[str, ...]) -> pd.DataFrame:
     from pyarrow import csv as arrow
 
     options = arrow.ConvertOptions(include_columns=columns, null_values=["", "NA"], strings_can_be_null=True)
-    return arrow.read_csv(csv, read_options=arrow.ReadOptions(use_threads=False), convert_options=options).to_pandas()
+    return arrow.read_csv(
+        csv, read_options=arrow.ReadOptions(use_threads=False), convert_options=options
+    ).to_pandas()
 
 
 def _block_minutes(flights: pd.DataFrame, airports: pd.DataFrame) -> pd.Series:

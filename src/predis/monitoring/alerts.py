@@ -74,7 +74,10 @@ class Alerts:
             self._raise(finding)
         present = {finding.key for finding in findings}
         for alert in self._store.alerts(tenant, endpoint=endpoint, limit=1_000):
-            if alert["state"] == "open" and (tenant, endpoint, alert["kind"], alert["version"]) not in present:
+            if (
+                alert["state"] == "open"
+                and (tenant, endpoint, alert["kind"], alert["version"]) not in present
+            ):
                 self._calm_down(alert)
 
     def _raise(self, finding: Finding) -> None:
@@ -88,14 +91,22 @@ class Alerts:
         with self._database.write() as connection:
             found = self._store.open_alert(connection, key)
             if found is None:
-                alert = self._store.add_alert(connection, {**key, **values, "state": "open", "opened_at": now, "looks": 1})
+                alert = self._store.add_alert(
+                    connection, {**key, **values, "state": "open", "opened_at": now, "looks": 1}
+                )
             else:
                 alert = found["id"]
                 self._store.update_alert(connection, alert, {**values, "looks": found["looks"] + 1})
         self._calm.pop(alert, None)
         if found is None or Severity[found["severity"].upper()] < finding.severity:
             event = AlertRaised(
-                tenant=tenant, at_ns=now, alert=alert, endpoint=endpoint, version=version, kind=kind, severity=finding.severity.word
+                tenant=tenant,
+                at_ns=now,
+                alert=alert,
+                endpoint=endpoint,
+                version=version,
+                kind=kind,
+                severity=finding.severity.word,
             )
             self._bus.publish(event)
 
@@ -107,11 +118,14 @@ class Alerts:
         with self._database.write() as connection:
             self._store.update_alert(connection, alert["id"], {"state": "resolved", "ended_at": now})
         del self._calm[alert["id"]]
-        self._bus.publish(AlertResolved(tenant=alert["tenant"], at_ns=now, alert=alert["id"], endpoint=alert["endpoint"]))
+        self._bus.publish(
+            AlertResolved(tenant=alert["tenant"], at_ns=now, alert=alert["id"], endpoint=alert["endpoint"])
+        )
 
-    def list(self, tenant: str, *, endpoint: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
+    def listed(self, tenant: str, *, endpoint: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
         """Newest first."""
         moments = ("opened_at", "seen_at", "event_at", "ended_at")
         return [
-            {**row, **{name: iso(row[name]) for name in moments}} for row in self._store.alerts(tenant, endpoint=endpoint, limit=limit)
+            {**row, **{name: iso(row[name]) for name in moments}}
+            for row in self._store.alerts(tenant, endpoint=endpoint, limit=limit)
         ]

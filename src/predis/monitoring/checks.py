@@ -72,7 +72,12 @@ def check_performance(watched: Watched, windows: Sequence[Mapping[str, Any]], ru
         ),
         command=f"predis monitor {watched.endpoint}",
         event_at=newest[0]["last_event"],
-        evidence={"reference_auc": reference, "auc": scores["auc"], "loss": losses[0][0], "windows": [w["number"] for w in newest]},
+        evidence={
+            "reference_auc": reference,
+            "auc": scores["auc"],
+            "loss": losses[0][0],
+            "windows": [w["number"] for w in newest],
+        },
     )
 
 
@@ -85,7 +90,7 @@ def _loss(scores: Mapping[str, Any], reference: float, reference_error: float) -
 
 
 def _error(scores: Mapping[str, Any]) -> float:
-    return (scores["auc_high"] - scores["auc_low"]) / (2 * _Z95)
+    return float(scores["auc_high"] - scores["auc_low"]) / (2 * _Z95)
 
 
 def drift_of(profile: Profile, windows: Sequence[Mapping[str, Any]], rules: Rules) -> list[dict[str, Any]]:
@@ -124,7 +129,11 @@ def check_drift(watched: Watched, windows: Sequence[Mapping[str, Any]], rules: R
     """Persistent drift of inputs: information, or a warning where it is large or wide. ``windows`` newest first."""
     if watched.profile is None or len(windows) < 2:
         return None
-    drift = [row for row in drift_of(watched.profile, windows, rules) if row["persistent"] and row["drifted"] and row["kind"] != "score"]
+    drift = [
+        row
+        for row in drift_of(watched.profile, windows, rules)
+        if row["persistent"] and row["drifted"] and row["kind"] != "score"
+    ]
     if not drift:
         return None
     wide = len(drift) * 3 >= len(watched.profile.bins) or drift[0]["psi"] >= _LARGE_PSI
@@ -143,7 +152,9 @@ def check_drift(watched: Watched, windows: Sequence[Mapping[str, Any]], rules: R
     )
 
 
-def check_traffic(tenant: str, endpoint: str, slots: Sequence[Mapping[str, Any]], rules: Rules) -> list[Finding]:
+def check_traffic(
+    tenant: str, endpoint: str, slots: Sequence[Mapping[str, Any]], rules: Rules
+) -> list[Finding]:
     """Errors and latency over the newest minute of traffic. Fewer than 50 requests prove nothing and raise nothing."""
     requests = sum(slot["requests"] for slot in slots)
     if requests < _LEAST_REQUESTS:
@@ -154,9 +165,14 @@ def check_traffic(tenant: str, endpoint: str, slots: Sequence[Mapping[str, Any]]
     if failed / requests > rules.error_rate_limit:
         findings.append(
             Finding(
-                tenant=tenant, endpoint=endpoint, kind="errors", severity=Severity.CRITICAL, event_at=event_at,
+                tenant=tenant,
+                endpoint=endpoint,
+                kind="errors",
+                severity=Severity.CRITICAL,
+                event_at=event_at,
                 message=f"{failed} of {requests} predictions failed in the last minute ({failed / requests:.1%})",
-                command=f"predis monitor {endpoint}", evidence={"failed": failed, "requests": requests},
+                command=f"predis monitor {endpoint}",
+                evidence={"failed": failed, "requests": requests},
             )  # fmt: skip
         )
     counts = sum(unpack_counts(slot["latency"]) for slot in slots)
@@ -164,9 +180,14 @@ def check_traffic(tenant: str, endpoint: str, slots: Sequence[Mapping[str, Any]]
     if p99_ms > rules.latency_limit_ms:
         findings.append(
             Finding(
-                tenant=tenant, endpoint=endpoint, kind="latency", severity=Severity.CRITICAL, event_at=event_at,
+                tenant=tenant,
+                endpoint=endpoint,
+                kind="latency",
+                severity=Severity.CRITICAL,
+                event_at=event_at,
                 message=f"p99 latency was {p99_ms:.0f} ms in the last minute; the limit is {rules.latency_limit_ms:.0f} ms",
-                command=f"predis monitor {endpoint}", evidence={"p99_ms": p99_ms, "requests": requests},
+                command=f"predis monitor {endpoint}",
+                evidence={"p99_ms": p99_ms, "requests": requests},
             )  # fmt: skip
         )
     return findings

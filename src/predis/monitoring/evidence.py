@@ -68,7 +68,9 @@ class EvidenceReader:
         slow = int(counts[np.searchsorted(latency.EDGES, slow_s) + 1 :].sum())
         key = {"tenant": tenant, "endpoint": endpoint, "version": version}
         labelled = self._store.matured(key, start=before["matured"], stop=row["matured"], since=mark.at)
-        wins_twice, pairs = auc_pairs([r.score for r in labelled], [r.label for r in labelled]) if labelled else (0, 0)
+        wins_twice, pairs = (
+            auc_pairs([r.score for r in labelled], [r.label for r in labelled]) if labelled else (0, 0)
+        )
         return Side(
             requests=row["requests"] - before["requests"],
             failed=row["failed"] - before["failed"],

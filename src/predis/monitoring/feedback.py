@@ -105,8 +105,13 @@ class Feedback:
     def _close(self, key: dict[str, Any], number: int) -> None:
         first = (number - 1) * self._window_rows
         rows = self._store.matured(key, start=first, stop=first + self._window_rows)
-        scores, labels, events, label_events = (np.array(column, np.float64) for column in zip(*rows, strict=True))
-        first_event, last_event = int(min(row.event_at for row in rows)), int(max(row.event_at for row in rows))
+        scores, labels, events, label_events = (
+            np.array(column, np.float64) for column in zip(*rows, strict=True)
+        )
+        first_event, last_event = (
+            int(min(row.event_at for row in rows)),
+            int(max(row.event_at for row in rows)),
+        )
         predicted = self._store.predictions_between(key, first=first_event, last=last_event)
         quality = binary_scores(scores, labels)
         row = {

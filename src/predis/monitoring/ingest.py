@@ -48,7 +48,12 @@ class Ingest:
     """
 
     def __init__(
-        self, database: Database, journal: Path, *, profile: Callable[[str, str, int], Profile | None], window_rows: int
+        self,
+        database: Database,
+        journal: Path,
+        *,
+        profile: Callable[[str, str, int], Profile | None],
+        window_rows: int,
     ) -> None:
         self._database = database
         self._journal = journal
@@ -69,7 +74,12 @@ class Ingest:
             return 0
         records, unreadable = decoded(batch.payloads)
         if batch.dropped or batch.damaged or unreadable:
-            log.warning("%s: %d records were dropped, %d parts damaged", stream, batch.dropped, batch.damaged + unreadable)
+            log.warning(
+                "%s: %d records were dropped, %d parts damaged",
+                stream,
+                batch.dropped,
+                batch.damaged + unreadable,
+            )
         with self._database.write() as connection:
             for group in grouped(records):
                 self._take(connection, group)
@@ -80,7 +90,9 @@ class Ingest:
 
     def _take(self, connection: Any, group: Group) -> None:
         answered = [record for record in group.records if record.status is Status.OK]
-        new = self._store.add_predictions(connection, [row for record in answered for row in _prediction_rows(record)])
+        new = self._store.add_predictions(
+            connection, [row for record in answered for row in _prediction_rows(record)]
+        )
         self._count(connection, group, answered, new)
         self._store.add_slots(connection, _slots(group))
         profile = self._profile(group.key["tenant"], group.key["endpoint"], group.key["version"])
@@ -102,19 +114,27 @@ class Ingest:
         row["last_at"] = max(record.received_at for record in group.records)
         self._store.put_counters(connection, row)
 
-    def _window(self, connection: Any, key: dict[str, Any], profile: Profile, records: Sequence[PredictionRecord]) -> None:
+    def _window(
+        self, connection: Any, key: dict[str, Any], profile: Profile, records: Sequence[PredictionRecord]
+    ) -> None:
         """Add rows to the open window, closing it and opening the next whenever it is full."""
         features = np.concatenate([record.features for record in records])
         scores = np.concatenate([record.scores for record in records])
-        events = np.repeat([record.event_at for record in records], [len(record.scores) for record in records])
+        events = np.repeat(
+            [record.event_at for record in records], [len(record.scores) for record in records]
+        )
         at = 0
         while at < len(scores):
             window = self._store.open_window(connection, key)
             if window is None or window["closed"]:
-                window = _new_window(key, profile, number=window["number"] + 1 if window else 1, event=int(events[at]))
+                window = _new_window(
+                    key, profile, number=window["number"] + 1 if window else 1, event=int(events[at])
+                )
             stop = min(len(scores), at + self._window_rows - window["rows"])
             part = slice(at, stop)
-            window["features"] = add_counts(window["features"], pack_counts(np.concatenate(profile.count(features[part]))))
+            window["features"] = add_counts(
+                window["features"], pack_counts(np.concatenate(profile.count(features[part])))
+            )
             window["scores"] = add_counts(window["scores"], pack_counts(profile.count_scores(scores[part])))
             window["score_sum"] += float(scores[part].sum())
             window["rows"] += stop - at
@@ -194,4 +214,3 @@ def _slots(group: Group) -> list[dict[str, Any]]:
 
 def _latency(records: Sequence[PredictionRecord]) -> bytes:
     return pack_counts(latency.count(np.array([record.latency_us for record in records], np.float64) / 1e6))
-

@@ -96,7 +96,11 @@ class PredictionLog:
             with self._database.write() as connection:
                 self._store.add_log_files(connection, rows)
                 self._store.move(
-                    connection, name, batch.position, dropped=batch.dropped, damaged=batch.damaged + unreadable
+                    connection,
+                    name,
+                    batch.position,
+                    dropped=batch.dropped,
+                    damaged=batch.damaged + unreadable,
                 )
             self._written_at[stream] = self._clock.monotonic_s()
             reader.forget(self._slowest(stream))
@@ -106,7 +110,9 @@ class PredictionLog:
         """Whether the segment is full, or its records have waited long enough."""
         since = self._written_at.setdefault(stream, self._clock.monotonic_s())
         old = self._clock.monotonic_s() - since >= self._max_age_s
-        return old or bool(reader.read(batch.position, max_bytes=1 << 16).position.segment > batch.position.segment)
+        return old or bool(
+            reader.read(batch.position, max_bytes=1 << 16).position.segment > batch.position.segment
+        )
 
     def _slowest(self, stream: str) -> Position:
         """What both readers of the stream are done with."""
@@ -169,7 +175,13 @@ def _table(records: Sequence[PredictionRecord], version: Version | None) -> pa.T
     for at, name in enumerate(version.signature.feature_names):
         values = features[:, at]
         if name in levels:
-            columns.append(_texts(values, levels[name], {row: text for (row, column), text in unseen.items() if column == at}))
+            columns.append(
+                _texts(
+                    values,
+                    levels[name],
+                    {row: text for (row, column), text in unseen.items() if column == at},
+                )
+            )
         else:
             columns.append(pa.array(values, from_pandas=True))
         fields.append(pa.field(name, columns[-1].type))

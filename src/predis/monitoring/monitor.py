@@ -31,7 +31,16 @@ class Landscape(Protocol):
 class Monitor:
     """Looks at every endpoint and reports what is wrong with it."""
 
-    def __init__(self, database: Database, alerts: Alerts, *, landscape: Landscape, rules: Rules, clock: Clock, down_s: float) -> None:
+    def __init__(
+        self,
+        database: Database,
+        alerts: Alerts,
+        *,
+        landscape: Landscape,
+        rules: Rules,
+        clock: Clock,
+        down_s: float,
+    ) -> None:
         self._store = MonitoringStore(database)
         self._alerts = alerts
         self._landscape = landscape

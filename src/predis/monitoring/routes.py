@@ -33,6 +33,6 @@ def router(feedback: Feedback, alerts: Alerts, *, known: Any) -> APIRouter:
     @routes.get("/alerts")
     def list_alerts(caller: Reader, endpoint: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
         """Alerts, newest first."""
-        return alerts.list(caller.tenant, endpoint=endpoint, limit=min(max(limit, 1), 1_000))
+        return alerts.listed(caller.tenant, endpoint=endpoint, limit=min(max(limit, 1), 1_000))
 
     return routes

@@ -40,7 +40,9 @@ class MonitoringStore:
             row = connection.execute(sa.select(journal_positions).filter_by(stream=stream)).one_or_none()
         return Position(row.segment, row.position, row.records) if row else Position()
 
-    def move(self, connection: sa.Connection, stream: str, position: Position, *, dropped: int, damaged: int) -> None:
+    def move(
+        self, connection: sa.Connection, stream: str, position: Position, *, dropped: int, damaged: int
+    ) -> None:
         found = connection.execute(
             sa.select(journal_positions.c.dropped, journal_positions.c.damaged).filter_by(stream=stream)
         ).one_or_none()
@@ -84,7 +86,9 @@ class MonitoringStore:
     def add_slots(self, connection: sa.Connection, rows: Iterable[Row]) -> None:
         names = ("tenant", "endpoint", "version", "start")
         for row in rows:
-            found = connection.execute(sa.select(traffic).filter_by(**{n: row[n] for n in names})).one_or_none()
+            found = connection.execute(
+                sa.select(traffic).filter_by(**{n: row[n] for n in names})
+            ).one_or_none()
             if found is not None:
                 for name in ("requests", "failed", "rejected"):
                     row[name] += getattr(found, name)
@@ -147,7 +151,9 @@ class MonitoringStore:
                 sa.select(feedback_counts).filter_by(tenant=tenant, endpoint=endpoint)
             ).one_or_none()
             waiting = connection.execute(
-                sa.select(sa.func.count()).select_from(feedback).filter_by(tenant=tenant, endpoint=endpoint, matched=False)
+                sa.select(sa.func.count())
+                .select_from(feedback)
+                .filter_by(tenant=tenant, endpoint=endpoint, matched=False)
             ).scalar_one()
         counts = {name: getattr(found, name, 0) for name in ("received", "stored", "duplicates")}
         return {**counts, "waiting": waiting}
@@ -175,13 +181,23 @@ class MonitoringStore:
         p, f, b = predictions.c, feedback.c, sa.bindparam
         connection.execute(
             predictions.update()
-            .where(p.tenant == b("k_tenant"), p.endpoint == b("k_endpoint"), p.id == b("k_id"), p.row == b("k_row"))
+            .where(
+                p.tenant == b("k_tenant"),
+                p.endpoint == b("k_endpoint"),
+                p.id == b("k_id"),
+                p.row == b("k_row"),
+            )
             .values(label=b("v_label"), labelled_event_at=b("v_label_at"), matured=b("v_matured")),
             rows,
         )
         connection.execute(
             feedback.update()
-            .where(f.tenant == b("k_tenant"), f.endpoint == b("k_endpoint"), f.id == b("k_id"), f.row == b("k_row"))
+            .where(
+                f.tenant == b("k_tenant"),
+                f.endpoint == b("k_endpoint"),
+                f.id == b("k_id"),
+                f.row == b("k_row"),
+            )
             .values(matched=True),
             [{name: row[name] for name in ("k_tenant", "k_endpoint", "k_id", "k_row")} for row in rows],
         )
@@ -201,14 +217,21 @@ class MonitoringStore:
     def labels_since(self, tenant: str, endpoint: str) -> dict[tuple[str, int], float]:
         """Every label that has met its prediction, by prediction id and row."""
         p = predictions.c
-        statement = sa.select(p.id, p.row, p.label).filter_by(tenant=tenant, endpoint=endpoint).where(p.label.is_not(None))
+        statement = (
+            sa.select(p.id, p.row, p.label)
+            .filter_by(tenant=tenant, endpoint=endpoint)
+            .where(p.label.is_not(None))
+        )
         with self._database.read() as connection:
             return {(row.id, row.row): row.label for row in connection.execute(statement)}
 
     def predictions_between(self, key: Key, *, first: int, last: int) -> int:
         p = predictions.c
         statement = (
-            sa.select(sa.func.count()).select_from(predictions).filter_by(**key).where(p.event_at >= first, p.event_at <= last)
+            sa.select(sa.func.count())
+            .select_from(predictions)
+            .filter_by(**key)
+            .where(p.event_at >= first, p.event_at <= last)
         )
         with self._database.read() as connection:
             return int(connection.execute(statement).scalar_one())
@@ -242,7 +265,9 @@ class MonitoringStore:
     def log_files(self, tenant: str, endpoint: str) -> list[Row]:
         with self._database.read() as connection:
             rows = connection.execute(
-                sa.select(log_files).filter_by(tenant=tenant, endpoint=endpoint).order_by(log_files.c.first_event)
+                sa.select(log_files)
+                .filter_by(tenant=tenant, endpoint=endpoint)
+                .order_by(log_files.c.first_event)
             )
             return [dict(row._mapping) for row in rows]
 
@@ -250,14 +275,18 @@ class MonitoringStore:
 
     def open_alert(self, connection: sa.Connection, key: Key) -> Row | None:
         """The open alert of a tenant, endpoint, kind and version."""
-        statement = sa.select(alerts).filter_by(**{k: v for k, v in key.items() if k != "version"}, state="open")
+        statement = sa.select(alerts).filter_by(
+            **{k: v for k, v in key.items() if k != "version"}, state="open"
+        )
         version = key.get("version")
-        statement = statement.where(alerts.c.version.is_(None) if version is None else alerts.c.version == version)
+        statement = statement.where(
+            alerts.c.version.is_(None) if version is None else alerts.c.version == version
+        )
         row = connection.execute(statement).one_or_none()
         return dict(row._mapping) if row else None
 
     def add_alert(self, connection: sa.Connection, row: Row) -> int:
-        return int(connection.execute(alerts.insert().values(row)).inserted_primary_key[0])
+        return int(connection.execute(alerts.insert().values(row).returning(alerts.c.id)).scalar_one())
 
     def update_alert(self, connection: sa.Connection, alert: int, values: Row) -> None:
         connection.execute(alerts.update().filter_by(id=alert).values(values))

@@ -39,7 +39,12 @@ class Inspect(Protocol):
     """Loads a model from its files: its whole signature, and how to score a feature matrix with it."""
 
     def __call__(
-        self, kind: str, contents: Mapping[str, bytes], *, signature: Signature | None, inputs: tuple[Field, ...]
+        self,
+        kind: str,
+        contents: Mapping[str, bytes],
+        *,
+        signature: Signature | None,
+        inputs: tuple[Field, ...],
     ) -> tuple[Signature, Score]: ...
 
 
@@ -51,7 +56,9 @@ class Registry:
             the libraries that can are above the registry.
     """
 
-    def __init__(self, database: Database, artifacts: ArtifactStore, *, clock: Clock, bus: Bus, inspect: Inspect) -> None:
+    def __init__(
+        self, database: Database, artifacts: ArtifactStore, *, clock: Clock, bus: Bus, inspect: Inspect
+    ) -> None:
         self._database = database
         self._artifacts = artifacts
         self._store = RegistryStore(database)
@@ -76,7 +83,9 @@ class Registry:
         if not wanted.files:
             raise InvalidInput("a version needs at least one file")
         contents = {name: self._artifacts.read(digest) for name, digest in wanted.files.items()}
-        files = tuple(File(name, wanted.files[name], len(content)) for name, content in sorted(contents.items()))
+        files = tuple(
+            File(name, wanted.files[name], len(content)) for name, content in sorted(contents.items())
+        )
         reference = self._table(wanted.reference, "reference")
         inputs = () if reference is None else infer_inputs(_without(reference, wanted.label))
         signature, score = self._inspect(wanted.format, contents, signature=wanted.signature, inputs=inputs)
@@ -89,10 +98,21 @@ class Registry:
         with self._database.write() as connection:
             version = replace(draft, number=self._store.add_version(connection, draft))
             target = f"{version.model}@{version.number}"
-            self._audit.add(connection, tenant, actor=actor, action="model.register", target=target, detail={"digest": version.digest})
+            self._audit.add(
+                connection,
+                tenant,
+                actor=actor,
+                action="model.register",
+                target=target,
+                detail={"digest": version.digest},
+            )
             if alias:
                 self.point(connection, tenant, version.model, alias=alias, number=version.number, actor=actor)
-        self._bus.publish(VersionRegistered(tenant=tenant, at_ns=self._clock.time_ns(), model=version.model, version=version.number))
+        self._bus.publish(
+            VersionRegistered(
+                tenant=tenant, at_ns=self._clock.time_ns(), model=version.model, version=version.number
+            )
+        )
         return version
 
     def version(self, tenant: str, model: str, reference: str | int = "latest") -> Version:
@@ -104,7 +124,9 @@ class Registry:
         number = self.resolve(tenant, model, reference)
         found = self._store.version(tenant, model, number)
         if found is None:
-            raise VersionNotFound(f"model {model!r} has no version {number}; `predis model list {model}` shows those it has")
+            raise VersionNotFound(
+                f"model {model!r} has no version {number}; `predis model list {model}` shows those it has"
+            )
         return found
 
     def resolve(self, tenant: str, model: str, reference: str | int) -> int:
@@ -118,7 +140,9 @@ class Registry:
             return self._store.versions(tenant, model)[0].number
         found = self._store.aliases(tenant, model).get(text)
         if found is None:
-            raise AliasNotFound(f"model {model!r} has no alias {text!r}; give a version number, an alias or 'latest'")
+            raise AliasNotFound(
+                f"model {model!r} has no alias {text!r}; give a version number, an alias or 'latest'"
+            )
         return found
 
     def models(self, tenant: str) -> list[dict[str, Any]]:
@@ -147,7 +171,9 @@ class Registry:
             self.point(connection, tenant, version.model, alias=alias, number=version.number, actor=actor)
         return version
 
-    def point(self, connection: Connection, tenant: str, model: str, *, alias: str, number: int, actor: str) -> None:
+    def point(
+        self, connection: Connection, tenant: str, model: str, *, alias: str, number: int, actor: str
+    ) -> None:
         """Move an alias to a version known to exist, in the caller's transaction."""
         before = self._store.alias_now(connection, tenant, model, alias)
         row = {
@@ -156,7 +182,9 @@ class Registry:
         }  # fmt: skip
         self._store.move_alias(connection, row)
         detail = {"from": before, "to": number}
-        self._audit.add(connection, tenant, actor=actor, action="model.alias", target=f"{model}@{alias}", detail=detail)
+        self._audit.add(
+            connection, tenant, actor=actor, action="model.alias", target=f"{model}@{alias}", detail=detail
+        )
 
     def read_files(self, version: Version) -> dict[str, bytes]:
         """A version's files, every digest checked. Needs the artifact store only, not the database.
@@ -165,7 +193,9 @@ class Registry:
             IntegrityFailure: a file's bytes, or the list of files, are not what was registered.
         """
         if digest_of(version.files) != version.digest:
-            raise IntegrityFailure(f"{version.model}@{version.number}: the list of files does not fit the version's digest")
+            raise IntegrityFailure(
+                f"{version.model}@{version.number}: the list of files does not fit the version's digest"
+            )
         return {file.name: self._artifacts.read(file.digest) for file in version.files}
 
     def verify(self, tenant: str, model: str, reference: str | int) -> dict[str, Any]:
@@ -178,7 +208,13 @@ class Registry:
                 report.append({"name": file.name, "digest": file.digest, "ok": True, "problem": ""})
             except (IntegrityFailure, LookupError) as error:
                 report.append({"name": file.name, "digest": file.digest, "ok": False, "problem": str(error)})
-        return {"model": model, "version": version.number, "digest": version.digest, "ok": all(f["ok"] for f in report), "files": report}
+        return {
+            "model": model,
+            "version": version.number,
+            "digest": version.digest,
+            "ok": all(f["ok"] for f in report),
+            "files": report,
+        }
 
     def read_table(self, digest: str) -> pa.Table:
         """A Parquet data set from the artifact store."""
@@ -198,9 +234,7 @@ class Registry:
         return {k: float(v) for k, v in asdict(binary_scores(scores, labels)).items()}
 
 
-def _profile(
-    reference: pa.Table, label: str, signature: Signature, score: Score
-) -> dict[str, Any]:
+def _profile(reference: pa.Table, label: str, signature: Signature, score: Score) -> dict[str, Any]:
     table = _sampled(reference)
     matrix = encode_table(table, signature.inputs)
     profile = build_profile(
@@ -244,5 +278,9 @@ def _parquet(content: bytes, what: str) -> pa.Table:
 
 
 def _lineage(wanted: Registration) -> dict[str, Any]:
-    data = {name: getattr(wanted, name) for name in ("reference", "holdout", "training", "label") if getattr(wanted, name)}
+    data = {
+        name: getattr(wanted, name)
+        for name in ("reference", "holdout", "training", "label")
+        if getattr(wanted, name)
+    }
     return {**wanted.lineage, **data}

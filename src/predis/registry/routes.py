@@ -67,7 +67,10 @@ def router(registry: Registry, artifacts: ArtifactStore) -> APIRouter:
         """A model's versions, newest first."""
         aliases = registry.aliases(caller.tenant, model)
         return [
-            {**version.to_dict(), "aliases": sorted(a for a, number in aliases.items() if number == version.number)}
+            {
+                **version.to_dict(),
+                "aliases": sorted(a for a, number in aliases.items() if number == version.number),
+            }
             for version in registry.versions(caller.tenant, model)
         ]
 

@@ -38,8 +38,15 @@ class Field:
             raise InvalidInput(f"a tensor's name has 1 to 200 characters, got {self.name!r}")
         if self.datatype not in NUMPY_OF:
             raise InvalidInput(f"{self.name}: datatype {self.datatype!r} is none of {', '.join(NUMPY_OF)}")
-        if not self.shape or self.shape[0] != -1 or any(not 0 < d <= 1_000_000 for d in self.shape[1:]) or len(self.shape) > 8:
-            raise InvalidInput(f"{self.name}: a shape is [-1, d1, ...] with -1 for the rows, got {list(self.shape)}")
+        if (
+            not self.shape
+            or self.shape[0] != -1
+            or any(not 0 < d <= 1_000_000 for d in self.shape[1:])
+            or len(self.shape) > 8
+        ):
+            raise InvalidInput(
+                f"{self.name}: a shape is [-1, d1, ...] with -1 for the rows, got {list(self.shape)}"
+            )
         if self.levels and self.datatype != "BYTES":
             raise InvalidInput(f"{self.name}: levels are for BYTES inputs, not {self.datatype}")
 
@@ -66,7 +73,11 @@ class Field:
         if not isinstance(levels, list) or not all(isinstance(level, str) for level in levels):
             raise InvalidInput(f"{document['name']}: levels must be a list of texts")
         return cls(
-            document["name"], str(document.get("datatype")), tuple(shape), bool(document.get("nullable", False)), tuple(levels)
+            document["name"],
+            str(document.get("datatype")),
+            tuple(shape),
+            bool(document.get("nullable", False)),
+            tuple(levels),
         )
 
 
@@ -85,7 +96,9 @@ class Signature:
         for side, fields in (("inputs", self.inputs), ("outputs", self.outputs)):
             names = [field.name for field in fields]
             if not names or len(set(names)) != len(names):
-                raise InvalidInput(f"a signature's {side} are one or more tensors with different names, got {names}")
+                raise InvalidInput(
+                    f"a signature's {side} are one or more tensors with different names, got {names}"
+                )
         if self.score not in {field.name for field in self.outputs}:
             raise InvalidInput(f"score must name an output, got {self.score!r}")
 
@@ -149,7 +162,9 @@ def infer_inputs(sample: pa.Table, *, names: tuple[str, ...] | None = None) -> t
         if pa.types.is_string(kind) or pa.types.is_large_string(kind):
             levels = tuple(sorted(str(v) for v in column.unique().to_pylist() if v is not None))
             if len(levels) > MAX_LEVELS:
-                raise InvalidInput(f"column {name!r} has {len(levels)} different texts; at most {MAX_LEVELS} can be levels")
+                raise InvalidInput(
+                    f"column {name!r} has {len(levels)} different texts; at most {MAX_LEVELS} can be levels"
+                )
             fields.append(Field(name, "BYTES", nullable=nullable, levels=levels))
         elif pa.types.is_boolean(kind):
             fields.append(Field(name, "BOOL", nullable=nullable))
@@ -179,7 +194,9 @@ def encode_table(table: pa.Table, inputs: tuple[Field, ...]) -> np.ndarray[Any, 
             else:
                 columns.append(column.cast(pa.float64()).to_numpy(zero_copy_only=False))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise InvalidInput(f"column {field.name!r} cannot be read as {field.datatype}: {error}") from error
+            raise InvalidInput(
+                f"column {field.name!r} cannot be read as {field.datatype}: {error}"
+            ) from error
     return np.ascontiguousarray(np.column_stack(columns), dtype=np.float64)
 
 
@@ -190,7 +207,11 @@ def encode_levels(column: pa.ChunkedArray, levels: tuple[str, ...]) -> np.ndarra
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     texts = column.cast(pa.string())
-    codes = pc.index_in(texts, value_set=pa.array(levels, pa.string())).to_numpy(zero_copy_only=False).astype(np.float64)
+    codes = (
+        pc.index_in(texts, value_set=pa.array(levels, pa.string()))
+        .to_numpy(zero_copy_only=False)
+        .astype(np.float64)
+    )
     codes = np.where(np.isnan(codes), -1.0, codes)
     codes[texts.is_null().to_numpy(zero_copy_only=False).astype(bool)] = np.nan
     return codes

@@ -66,7 +66,11 @@ class RegistryStore:
 
     def models(self, tenant: str) -> list[dict[str, Any]]:
         newest = (
-            sa.select(versions.c.model, sa.func.max(versions.c.number).label("newest"), sa.func.count().label("count"))
+            sa.select(
+                versions.c.model,
+                sa.func.max(versions.c.number).label("newest"),
+                sa.func.count().label("count"),
+            )
             .filter_by(tenant=tenant)
             .group_by(versions.c.model)
             .subquery()
@@ -82,7 +86,10 @@ class RegistryStore:
 
     def has_model(self, tenant: str, model: str) -> bool:
         with self._database.read() as connection:
-            return connection.execute(sa.select(models.c.name).filter_by(tenant=tenant, name=model)).first() is not None
+            return (
+                connection.execute(sa.select(models.c.name).filter_by(tenant=tenant, name=model)).first()
+                is not None
+            )
 
     def move_alias(self, connection: sa.Connection, row: dict[str, Any]) -> None:
         connection.execute(self._database.upsert(aliases), row)

@@ -53,16 +53,24 @@ class RetrainingConfig:
         if unknown:
             raise InvalidInput(f"endpoint {endpoint!r}: retraining has no {sorted(unknown)[0]!r}")
         if not isinstance(found.get("label"), str) or not found["label"]:
-            raise InvalidInput(f"endpoint {endpoint!r}: retraining needs 'label', the name of the label column")
+            raise InvalidInput(
+                f"endpoint {endpoint!r}: retraining needs 'label', the name of the label column"
+            )
         made = cls(**{**found, "on": tuple(found.get("on", cls.on))})
         made._check(endpoint)
         return made
 
     def _check(self, endpoint: str) -> None:
         if not isinstance(self.train, str) or not _FUNCTION.fullmatch(self.train):
-            raise InvalidInput(f"endpoint {endpoint!r}: retraining's train must be module:function, got {self.train!r}")
+            raise InvalidInput(
+                f"endpoint {endpoint!r}: retraining's train must be module:function, got {self.train!r}"
+            )
         if not set(self.on) <= set(TRIGGERS):
-            raise InvalidInput(f"endpoint {endpoint!r}: retraining's on may hold {', '.join(TRIGGERS)}, got {list(self.on)}")
+            raise InvalidInput(
+                f"endpoint {endpoint!r}: retraining's on may hold {', '.join(TRIGGERS)}, got {list(self.on)}"
+            )
         if not isinstance(self.holdout_share, float) or not 0.01 <= self.holdout_share <= 0.5:
-            raise InvalidInput(f"endpoint {endpoint!r}: holdout_share is between 0.01 and 0.5, got {self.holdout_share!r}")
+            raise InvalidInput(
+                f"endpoint {endpoint!r}: holdout_share is between 0.01 and 0.5, got {self.holdout_share!r}"
+            )
         Plan.from_dict({**self.plan, "strategy": self.strategy})

@@ -22,7 +22,7 @@ def router(retrainings: Retrainings) -> APIRouter:
     @routes.get("/retrainings")
     def list_retrainings(caller: Reader, endpoint: str | None = None) -> list[dict[str, Any]]:
         """Retraining runs, newest first."""
-        return [run for run in retrainings.list(caller.tenant) if endpoint in (None, run["endpoint"])]
+        return [run for run in retrainings.listed(caller.tenant) if endpoint in (None, run["endpoint"])]
 
     @routes.get("/retrainings/{run}")
     def show_retraining(run: str, caller: Reader) -> dict[str, Any]:

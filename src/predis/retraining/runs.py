@@ -33,7 +33,11 @@ class Retrainings:
         self._bus = bus
         self._store = RetrainingStore(parts.database)
         self._audit = Audit(parts.database, clock)
-        url = parts.database.url if parts.database.dialect == "postgresql" else f"sqlite:///{settings.home / 'workflows.sqlite'}"
+        url = (
+            parts.database.url
+            if parts.database.dialect == "postgresql"
+            else f"sqlite:///{settings.home / 'workflows.sqlite'}"
+        )
         self._workflow = Workflow(url, Steps(parts, settings), self._store, on_end=self._steps_done)
 
     def start(self, tenant: str, name: str, *, trigger: str, actor: str) -> Run:
@@ -59,7 +63,9 @@ class Retrainings:
         with self._parts.database.write() as connection:
             self._store.add(connection, run)
             detail = {"run": run.id, "trigger": trigger, "champion": champion}
-            self._audit.add(connection, tenant, actor=actor, action="retraining.start", target=name, detail=detail)
+            self._audit.add(
+                connection, tenant, actor=actor, action="retraining.start", target=name, detail=detail
+            )
         self._workflow.start(run.id)
         return run
 
@@ -70,22 +76,31 @@ class Retrainings:
         """
         run = self._store.run(run_id)
         if run is None or run.tenant != tenant:
-            raise RetrainingNotFound(f"there is no retraining run {run_id!r}; `predis retrain --list` shows them")
+            raise RetrainingNotFound(
+                f"there is no retraining run {run_id!r}; `predis retrain --list` shows them"
+            )
         return run
 
-    def list(self, tenant: str) -> list[dict[str, Any]]:
+    def listed(self, tenant: str) -> list[dict[str, Any]]:
         """Newest first."""
         return [run.to_dict() for run in self._store.runs(tenant)]
 
     def on_alert(self, alert: AlertRaised) -> None:
         """Renew a model whose endpoint wants it for this kind of alert, unless a run or a rollout is under way or just was."""
         endpoint = self._parts.endpoints.get(alert.tenant, alert.endpoint)
-        if "retraining" not in endpoint.config or alert.kind not in RetrainingConfig.of(endpoint.config, endpoint.name).on:
+        if (
+            "retraining" not in endpoint.config
+            or alert.kind not in RetrainingConfig.of(endpoint.config, endpoint.name).on
+        ):
             return
         earlier = [run for run in self._store.runs(alert.tenant) if run.endpoint == alert.endpoint]
         cooldown_ns = self._settings.retrain_cooldown_s * NANOSECONDS
         if earlier and (earlier[0].ended_at is None or alert.at_ns - earlier[0].created_at < cooldown_ns):
-            log.info("alert %d asks for a retraining of %s, but one is under way or just was", alert.alert, alert.endpoint)
+            log.info(
+                "alert %d asks for a retraining of %s, but one is under way or just was",
+                alert.alert,
+                alert.endpoint,
+            )
             return
         try:
             self.start(alert.tenant, alert.endpoint, trigger=alert.kind, actor=f"alert {alert.alert}")
@@ -122,4 +137,8 @@ class Retrainings:
         self._store.note(run_id, state=outcome, ended_at=now)
         run = self._store.run(run_id)
         if run is not None:
-            self._bus.publish(RetrainingEnded(tenant=run.tenant, at_ns=now, run=run_id, endpoint=run.endpoint, outcome=outcome))
+            self._bus.publish(
+                RetrainingEnded(
+                    tenant=run.tenant, at_ns=now, run=run_id, endpoint=run.endpoint, outcome=outcome
+                )
+            )

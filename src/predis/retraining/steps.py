@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from predis.errors import InvalidInput, MissingExtra, ModelFailure, RolloutInPro
 from predis.monitoring.log import PredictionLog
 from predis.monitoring.store import MonitoringStore
 from predis.registry import Registration, Registry, Version
-from predis.registry.signature import encode_table
+from predis.registry.signature import Field, encode_table
 from predis.retraining.config import RetrainingConfig
 from predis.retraining.store import Run
 from predis.retraining.training import TrainJob
@@ -129,7 +129,9 @@ class Steps:
             "train_seconds": round(time.monotonic() - started, 2),
         }  # fmt: skip
 
-    def compare(self, run: Run, config: RetrainingConfig, built: dict[str, Any], trained: dict[str, Any]) -> dict[str, Any]:
+    def compare(
+        self, run: Run, config: RetrainingConfig, built: dict[str, Any], trained: dict[str, Any]
+    ) -> dict[str, Any]:
         """Champion against challenger on the held-out, newest rows: a paired DeLong test.
 
         ``better`` means that the lower 95 % bound of the difference is above the configured margin.
@@ -137,10 +139,12 @@ class Steps:
         champion = self._champion(run)
         test = self._parts.registry.read_table(built["test"])
         labels = np.asarray(test.column(config.label).to_numpy(zero_copy_only=False), np.float64)
-        inputs = TrainJob(self._parts.registry.read_table(built["train"]), config.label, Path()).inputs
+        inputs = self._job(config, built).inputs
         contents = {trained["file"]: self._parts.artifacts.read(trained["digest"])}
         challenger = runtimes.load(trained["format"], contents, inputs=inputs)
-        old = runtimes.load(champion.format, self._parts.registry.read_files(champion), signature=champion.signature)
+        old = runtimes.load(
+            champion.format, self._parts.registry.read_files(champion), signature=champion.signature
+        )
         found = compare_auc(_scores(old, test), _scores(challenger, test), label=labels)
         return {
             "champion_auc": found.champion_auc,
@@ -152,12 +156,17 @@ class Steps:
             "decision": "better" if found.low > config.margin else "not better",
         }
 
-    def register(self, run: Run, config: RetrainingConfig, built: dict[str, Any], trained: dict[str, Any]) -> int:
+    def register(
+        self, run: Run, config: RetrainingConfig, built: dict[str, Any], trained: dict[str, Any]
+    ) -> int:
         """Register the challenger with where it comes from; the number it has, also when an earlier try registered it."""
         for version in self._parts.registry.versions(run.tenant, run.model):
             if version.lineage.get("retraining") == run.id:
                 return version.number
+        contents = {trained["file"]: self._parts.artifacts.read(trained["digest"])}
+        inputs = _accepting(self._job(config, built).inputs, self._champion(run).signature.inputs)
         wanted = Registration(
+            signature=runtimes.load(trained["format"], contents, inputs=inputs).signature,
             model=run.model,
             format=trained["format"],
             files={trained["file"]: trained["digest"]},
@@ -165,18 +174,28 @@ class Steps:
             reference=built["train"],
             holdout=built["test"],
             training=built["train"],
-            lineage={"parent": run.champion, "retraining": run.id, "trigger": run.trigger, "train": config.train, "notes": trained["notes"]},
+            lineage={
+                "parent": run.champion,
+                "retraining": run.id,
+                "trigger": run.trigger,
+                "train": config.train,
+                "notes": trained["notes"],
+            },
         )
-        return self._parts.registry.register(run.tenant, wanted, actor="retraining", alias="challenger").number
+        return self._parts.registry.register(
+            run.tenant, wanted, actor="retraining", alias="challenger"
+        ).number
 
     def rollout(self, run: Run, config: RetrainingConfig, challenger: int) -> int | None:
         """Start the challenger's rollout; ``None`` while another rollout holds the endpoint."""
-        for rollout in self._parts.rollouts.list(run.tenant, endpoint=run.endpoint):
+        for rollout in self._parts.rollouts.listed(run.tenant, endpoint=run.endpoint):
             if rollout.candidate == challenger:
                 return rollout.id
         plan = {**config.plan, "strategy": config.strategy}
         try:
-            return self._parts.rollouts.start(run.tenant, run.endpoint, challenger, plan=plan, actor="retraining").id
+            return self._parts.rollouts.start(
+                run.tenant, run.endpoint, challenger, plan=plan, actor="retraining"
+            ).id
         except RolloutInProgress:
             return None
 
@@ -198,6 +217,10 @@ class Steps:
         table = table.take(pa.array(chosen, pa.int64()))
         values = [labels[keys[place]] for place in chosen]
         return table.append_column(label, pa.array(values, pa.float64())).sort_by("event_at")
+
+    def _job(self, config: RetrainingConfig, built: dict[str, Any]) -> TrainJob:
+        """The job as the train function saw it, for its inputs."""
+        return TrainJob(self._parts.registry.read_table(built["train"]), config.label, Path())
 
     def _run_trainer(self, folder: Path, job: dict[str, Any]) -> dict[str, Any]:
         path = folder / "job.json"
@@ -226,7 +249,9 @@ class Steps:
             result: dict[str, Any] = json.loads(path.with_suffix(".result").read_text())
         except FileNotFoundError:
             tail = output.read_bytes()[-_TAIL:].decode("utf-8", "replace").strip().splitlines()
-            raise ModelFailure(f"{job['train']} died with status {process.returncode}: {tail[-1] if tail else 'it said nothing'}") from None
+            raise ModelFailure(
+                f"{job['train']} died with status {process.returncode}: {tail[-1] if tail else 'it said nothing'}"
+            ) from None
         if "error" in result:
             raise ModelFailure(result["error"])
         return result
@@ -242,6 +267,12 @@ def _scores(runtime: runtimes.Runtime, table: pa.Table) -> Matrix:
     return runtimes.scores_of(runtime.signature, runtimes.run(runtime, matrix, {}))
 
 
+def _accepting(inputs: tuple[Field, ...], champion: tuple[Field, ...]) -> tuple[Field, ...]:
+    """The challenger's inputs, open for nulls where the champion's are: clients must not notice that the model was renewed."""
+    nullable = {field.name for field in champion if field.nullable}
+    return tuple(replace(field, nullable=field.nullable or field.name in nullable) for field in inputs)
+
+
 def _validate(table: pa.Table, champion: Version, label: str, part: str) -> None:
     try:
         import pandera.pandas as pandera
@@ -253,7 +284,10 @@ def _validate(table: pa.Table, champion: Version, label: str, part: str) -> None
         told = pandera.Check(lambda s: s.notna().any(), error="holds no value at all")
         columns[field.name] = pandera.Column(None, told, nullable=True)
     schema = pandera.DataFrameSchema(
-        columns, checks=pandera.Check(lambda frame: frame[label].nunique() == 2, error=f"{label} must hold both 0 and 1")
+        columns,
+        checks=pandera.Check(
+            lambda frame: frame[label].nunique() == 2, error=f"{label} must hold both 0 and 1"
+        ),
     )
     try:
         schema.validate(table.to_pandas(), lazy=True)
@@ -263,4 +297,3 @@ def _validate(table: pa.Table, champion: Version, label: str, part: str) -> None
         raise InvalidInput(
             f"the {part} set of {table.num_rows} rows failed {len(cases)} checks; first: column {first['column']!r} {first['check']}"
         ) from None
-

@@ -60,7 +60,9 @@ class RetrainingStore:
         try:
             connection.execute(retrainings.insert(), vars(run))
         except sa.exc.IntegrityError:
-            raise Conflict(f"endpoint {run.endpoint!r} is being retrained already; `predis retrain --list` shows how far it is") from None
+            raise Conflict(
+                f"endpoint {run.endpoint!r} is being retrained already; `predis retrain --list` shows how far it is"
+            ) from None
 
     def note(self, run_id: str, **values: Any) -> None:
         """Change a run that has not ended; ``detail`` is added to what is there."""

@@ -44,10 +44,14 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
         train = getattr(importlib.import_module(module), function)
         trained = train(TrainJob(pq.read_table(job["table"]), job["label"], output))
         if not isinstance(trained, TrainedModel) or not (output / trained.file).is_file():
-            return {"error": f"{job['train']} must return a TrainedModel whose file lies in the job's output folder"}
+            return {
+                "error": f"{job['train']} must return a TrainedModel whose file lies in the job's output folder"
+            }
         return asdict(trained)
     except MemoryError:
-        return {"error": f"{job['train']} needed more than {job['memory_bytes']} bytes (setting train_memory_bytes)"}
+        return {
+            "error": f"{job['train']} needed more than {job['memory_bytes']} bytes (setting train_memory_bytes)"
+        }
     except Exception as error:
         return {"error": f"{job['train']} failed: {type(error).__name__}: {error}"}
 

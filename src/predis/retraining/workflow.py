@@ -31,7 +31,9 @@ class Workflow:
         on_end: (run id, final state or "rolling_out") once a run's steps are done.
     """
 
-    def __init__(self, url: str, steps: Steps, store: RetrainingStore, *, on_end: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, url: str, steps: Steps, store: RetrainingStore, *, on_end: Callable[[str, str], None]
+    ) -> None:
         self._url = url
         self._steps = steps
         self._store = store
@@ -95,13 +97,17 @@ class Workflow:
                 log.warning("retraining %s failed: %s", run_id, error)
                 outcome = "failed"
                 message, code = error.message, error.code
-                step("note_failure", lambda: self._store.note(run_id, detail={"error": message, "code": code}))
+                step(
+                    "note_failure", lambda: self._store.note(run_id, detail={"error": message, "code": code})
+                )
             step("end", lambda: self._on_end(run_id, outcome))
 
         function: Callable[[str], None] = retrain
         return function
 
-    def _run(self, run_id: str, step: Callable[[str, Callable[[], Any]], Any], sleep: Callable[[float], None]) -> str:
+    def _run(
+        self, run_id: str, step: Callable[[str, Callable[[], Any]], Any], sleep: Callable[[float], None]
+    ) -> str:
         steps, store = self._steps, self._store
         run = _existing(store, run_id)
         config = steps.config(run)
@@ -111,7 +117,10 @@ class Workflow:
             return step(name, work)
 
         built = at("build", lambda: steps.build(run, config))
-        step("note_build", lambda: store.note(run_id, detail={k: v for k, v in built.items() if k not in ("train", "test")}))
+        step(
+            "note_build",
+            lambda: store.note(run_id, detail={k: v for k, v in built.items() if k not in ("train", "test")}),
+        )
         at("validate", lambda: steps.validate(run, config, built))
         trained = at("train", lambda: steps.train(run, config, built))
         step("note_train", lambda: store.note(run_id, detail={"train_seconds": trained["train_seconds"]}))

@@ -36,7 +36,9 @@ _SLOW_LEAST_S = 0.02
 class Rollouts:
     """Starts rollouts, takes wishes, and moves them on at every ``tick``."""
 
-    def __init__(self, database: Database, endpoints: Endpoints, registry: Registry, *, clock: Clock, bus: Bus) -> None:
+    def __init__(
+        self, database: Database, endpoints: Endpoints, registry: Registry, *, clock: Clock, bus: Bus
+    ) -> None:
         self._database = database
         self._endpoints = endpoints
         self._registry = registry
@@ -46,7 +48,9 @@ class Rollouts:
         self._clock = clock
         self._bus = bus
 
-    def start(self, tenant: str, name: str, version: str | int, *, plan: Mapping[str, Any], actor: str) -> Rollout:
+    def start(
+        self, tenant: str, name: str, version: str | int, *, plan: Mapping[str, Any], actor: str
+    ) -> Rollout:
         """Begin to move an endpoint to a version.
 
         Raises:
@@ -64,17 +68,26 @@ class Rollouts:
         full = Plan.from_dict({**self._defaults(endpoint, baseline), **plan})
         weights = {candidate: 1.0} if baseline is None else {baseline: 1.0, candidate: 0.0}
         now = self._clock.time_ns()
-        row = {
+        row: dict[str, Any] = {
             "tenant": tenant, "endpoint": name, "model": endpoint.model, "baseline": baseline, "candidate": candidate,
             "state": State.WARMING, "step": 0, "plan": full.to_dict(), "marks": {}, "route": 0, "verdicts": [],
             "reason": "workers are loading the candidate", "wish": "", "created_at": now, "step_at": now, "ended_at": None,
             "created_by": actor,
         }  # fmt: skip
         with self._database.write() as connection:
-            made = self._endpoints.store.put_route(connection, endpoint, weights, reason=f"warm version {candidate}", at=now, actor=actor)
+            made = self._endpoints.store.put_route(
+                connection, endpoint, weights, reason=f"warm version {candidate}", at=now, actor=actor
+            )
             rollout = self._store.add(connection, {**row, "route": made.number})
-            detail = {"rollout": rollout, "candidate": candidate, "baseline": baseline, "strategy": full.strategy}
-            self._audit.add(connection, tenant, actor=actor, action="rollout.start", target=name, detail=detail)
+            detail = {
+                "rollout": rollout,
+                "candidate": candidate,
+                "baseline": baseline,
+                "strategy": full.strategy,
+            }
+            self._audit.add(
+                connection, tenant, actor=actor, action="rollout.start", target=name, detail=detail
+            )
         self._bus.publish(RouteChanged(tenant=tenant, at_ns=now, endpoint=name, route=made.number))
         return self.get(tenant, rollout)
 
@@ -88,7 +101,14 @@ class Rollouts:
         found = self.get(tenant, rollout)
         with self._database.write() as connection:
             self._store.wish(connection, found, wish)
-            self._audit.add(connection, tenant, actor=actor, action=f"rollout.{wish}", target=found.endpoint, detail={"rollout": rollout})
+            self._audit.add(
+                connection,
+                tenant,
+                actor=actor,
+                action=f"rollout.{wish}",
+                target=found.endpoint,
+                detail={"rollout": rollout},
+            )
         return self.get(tenant, rollout)
 
     def get(self, tenant: str, rollout: int) -> Rollout:
@@ -101,7 +121,7 @@ class Rollouts:
             raise RolloutNotFound(f"there is no rollout {rollout}; `predis rollout list` shows them")
         return found
 
-    def list(self, tenant: str, *, endpoint: str | None = None) -> list[Rollout]:
+    def listed(self, tenant: str, *, endpoint: str | None = None) -> list[Rollout]:
         """Newest first."""
         return self._store.rollouts(tenant, endpoint=endpoint)
 
@@ -155,29 +175,62 @@ class Rollouts:
         """The next Route, the new state, the champion's alias and the audit entry, or none of them."""
         endpoint = self._endpoints.get(rollout.tenant, rollout.endpoint)
         weights = _weights(rollout, step)
-        values: dict[str, Any] = {"step": step.step, "step_at": now, "reason": step.reason, "verdicts": verdicts}
+        values: dict[str, Any] = {
+            "step": step.step,
+            "step_at": now,
+            "reason": step.reason,
+            "verdicts": verdicts,
+        }
         if step.state == State.RUNNING and rollout.state == State.WARMING:
             values["marks"] = asdict(self._reader.mark(rollout.tenant, rollout.endpoint, now=now))
         if step.state in FINAL:
             values["ended_at"] = now
         with self._database.write() as connection:
             reason = f"rollout {rollout.id}: {step.reason}"
-            route = self._endpoints.store.put_route(connection, endpoint, weights, reason=reason, at=now, actor="rollout")
+            route = self._endpoints.store.put_route(
+                connection, endpoint, weights, reason=reason, at=now, actor="rollout"
+            )
             self._store.move(connection, rollout, step.state, {**values, "route": route.number})
-            detail = {"rollout": rollout.id, "from": rollout.state, "to": step.state, "share": step.share, "reason": step.reason}
-            self._audit.add(connection, rollout.tenant, actor="rollout", action="rollout.move", target=rollout.endpoint, detail=detail)
+            detail = {
+                "rollout": rollout.id,
+                "from": rollout.state,
+                "to": step.state,
+                "share": step.share,
+                "reason": step.reason,
+            }
+            self._audit.add(
+                connection,
+                rollout.tenant,
+                actor="rollout",
+                action="rollout.move",
+                target=rollout.endpoint,
+                detail=detail,
+            )
             if step.state == State.PROMOTED:
-                self._registry.point(connection, rollout.tenant, rollout.model, alias=CHAMPION, number=rollout.candidate, actor="rollout")
+                self._registry.point(
+                    connection,
+                    rollout.tenant,
+                    rollout.model,
+                    alias=CHAMPION,
+                    number=rollout.candidate,
+                    actor="rollout",
+                )
         log.info("rollout %d of %s: %s, %s", rollout.id, rollout.endpoint, step.state, step.reason)
         self._publish(rollout, step, route.number, now)
 
     def _publish(self, rollout: Rollout, step: Step, route: int, now: int) -> None:
-        self._bus.publish(RouteChanged(tenant=rollout.tenant, at_ns=now, endpoint=rollout.endpoint, route=route))
+        self._bus.publish(
+            RouteChanged(tenant=rollout.tenant, at_ns=now, endpoint=rollout.endpoint, route=route)
+        )
         if step.state in FINAL:
             self._bus.publish(
                 RolloutEnded(
-                    tenant=rollout.tenant, at_ns=now, rollout=rollout.id, endpoint=rollout.endpoint,
-                    candidate=rollout.candidate, state=step.state,
+                    tenant=rollout.tenant,
+                    at_ns=now,
+                    rollout=rollout.id,
+                    endpoint=rollout.endpoint,
+                    candidate=rollout.candidate,
+                    state=step.state,
                 )  # fmt: skip
             )
 

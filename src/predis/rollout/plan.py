@@ -56,7 +56,16 @@ class Plan:
             raise InvalidInput("a canary needs at least one step")
         if not 0 < self.alpha < 1:
             raise InvalidInput(f"alpha is between 0 and 1, got {self.alpha}")
-        for name in ("bake_s", "min_requests", "min_labels", "error_margin", "slow_s", "slow_margin", "auc_margin", "warm_timeout_s"):
+        for name in (
+            "bake_s",
+            "min_requests",
+            "min_labels",
+            "error_margin",
+            "slow_s",
+            "slow_margin",
+            "auc_margin",
+            "warm_timeout_s",
+        ):
             if getattr(self, name) < 0:
                 raise InvalidInput(f"{name} must not be negative, got {getattr(self, name)}")
 
@@ -137,17 +146,27 @@ def decide(plan: Plan, status: Status, evidence: Evidence, now: int) -> Step:
 
 def _warm(plan: Plan, status: Status, evidence: Evidence, now: int) -> Step:
     if evidence.problem:
-        return Step(State.FAILED, 0, 0.0, f"a worker could not load the candidate: {evidence.problem}", moved=True)
+        return Step(
+            State.FAILED, 0, 0.0, f"a worker could not load the candidate: {evidence.problem}", moved=True
+        )
     if status.wish == "abort":
         return Step(State.ABORTED, 0, 0.0, "somebody asked for it", moved=True)
     if not evidence.applied:
         waited_s = (now - status.step_at) / NANOSECONDS
         if waited_s > plan.warm_timeout_s:
-            return Step(State.FAILED, 0, 0.0, f"the workers did not load the candidate within {plan.warm_timeout_s:g} s", moved=True)
+            return Step(
+                State.FAILED,
+                0,
+                0.0,
+                f"the workers did not load the candidate within {plan.warm_timeout_s:g} s",
+                moved=True,
+            )
         return Step(State.WARMING, 0, 0.0, "workers are loading the candidate")
     if plan.strategy == "direct" or not status.has_baseline or status.wish == "promote":
         return Step(State.PROMOTED, 0, 1.0, "every worker has it in memory", moved=True)
-    return Step(State.RUNNING, 0, plan.steps[0], "every worker has it in memory; the first step begins", moved=True)
+    return Step(
+        State.RUNNING, 0, plan.steps[0], "every worker has it in memory; the first step begins", moved=True
+    )
 
 
 def _run(plan: Plan, status: Status, evidence: Evidence, now: int) -> Step:
@@ -157,9 +176,18 @@ def _run(plan: Plan, status: Status, evidence: Evidence, now: int) -> Step:
     if status.wish == "abort":
         return Step(State.ABORTED, status.step, 0.0, "somebody asked for it", verdicts, moved=True)
     if failed:
-        return Step(State.ABORTED, status.step, 0.0, "; ".join(v.message for v in failed), verdicts, moved=True)
+        return Step(
+            State.ABORTED, status.step, 0.0, "; ".join(v.message for v in failed), verdicts, moved=True
+        )
     if evidence.problem:
-        return Step(State.ABORTED, status.step, 0.0, f"a worker cannot serve it: {evidence.problem}", verdicts, moved=True)
+        return Step(
+            State.ABORTED,
+            status.step,
+            0.0,
+            f"a worker cannot serve it: {evidence.problem}",
+            verdicts,
+            moved=True,
+        )
     if status.wish == "promote":
         return Step(State.PROMOTED, status.step, 1.0, "somebody asked for it", verdicts, moved=True)
     waiting = _waiting(plan, status, evidence, now)
@@ -169,7 +197,9 @@ def _run(plan: Plan, status: Status, evidence: Evidence, now: int) -> Step:
     if waiting:
         return Step(State.RUNNING, status.step, share, "; ".join(waiting), verdicts)
     if last:
-        return Step(State.PROMOTED, status.step, 1.0, "every gate passed at the last step", verdicts, moved=True)
+        return Step(
+            State.PROMOTED, status.step, 1.0, "every gate passed at the last step", verdicts, moved=True
+        )
     following = status.step + 1
     reason = f"no gate failed at {share:.0%}; on to {plan.steps[following]:.0%}"
     return Step(State.RUNNING, following, plan.steps[following], reason, verdicts, moved=True)
@@ -193,20 +223,39 @@ def gates(plan: Plan, evidence: Evidence) -> tuple[Verdict, ...]:
     alpha = plan.alpha / (3 if plan.auc_gate else 2)
     base, candidate = evidence.baseline, evidence.candidate
     found = [
-        _rate_gate("errors", plan, (base.failed, base.requests), (candidate.failed, candidate.requests), alpha),
-        _rate_gate("latency", plan, (base.slow, base.requests - base.failed), (candidate.slow, candidate.requests - candidate.failed), alpha),
+        _rate_gate(
+            "errors", plan, (base.failed, base.requests), (candidate.failed, candidate.requests), alpha
+        ),
+        _rate_gate(
+            "latency",
+            plan,
+            (base.slow, base.requests - base.failed),
+            (candidate.slow, candidate.requests - candidate.failed),
+            alpha,
+        ),
     ]
     if plan.auc_gate:
         found.append(_auc_gate(plan, base, candidate, alpha))
     return tuple(found)
 
 
-def _rate_gate(gate: str, plan: Plan, base: tuple[int, int], candidate: tuple[int, int], alpha: float) -> Verdict:
-    margin, noun = (plan.error_margin, "error rate") if gate == "errors" else (plan.slow_margin, f"share slower than {plan.slow_s * 1000:.3g} ms")
+def _rate_gate(
+    gate: str, plan: Plan, base: tuple[int, int], candidate: tuple[int, int], alpha: float
+) -> Verdict:
+    margin, noun = (
+        (plan.error_margin, "error rate")
+        if gate == "errors"
+        else (plan.slow_margin, f"share slower than {plan.slow_s * 1000:.3g} ms")
+    )
     (bad, total), (candidate_bad, candidate_total) = base, candidate
     enough = min(total, candidate_total) >= min(plan.min_requests, 50)
     # Slots of wall time may split a request's record from its count; a share is never above one.
-    found = compare_rates((min(bad, total), total), (min(candidate_bad, candidate_total), candidate_total), alpha=alpha, margin=margin)
+    found = compare_rates(
+        (min(bad, total), total),
+        (min(candidate_bad, candidate_total), candidate_total),
+        alpha=alpha,
+        margin=margin,
+    )
     verdict = {"worse": "fail", "not_worse": "pass", "undecided": "hold"}[found.verdict] if enough else "hold"
     rates = f"{found.candidate_rate:.2%} against {found.baseline_rate:.2%}" if enough else "too few requests"
     words = {
@@ -214,11 +263,21 @@ def _rate_gate(gate: str, plan: Plan, base: tuple[int, int], candidate: tuple[in
         "pass": f"{noun} is not worse: {rates}",
         "hold": f"{noun} is not known well enough yet: {rates}",
     }
-    return Verdict(gate, verdict, _known(found.baseline_rate), _known(found.candidate_rate), found.low, found.high, words[verdict])
+    return Verdict(
+        gate,
+        verdict,
+        _known(found.baseline_rate),
+        _known(found.candidate_rate),
+        found.low,
+        found.high,
+        words[verdict],
+    )
 
 
 def _auc_gate(plan: Plan, base: Side, candidate: Side, alpha: float) -> Verdict:
-    found = compare_auc_streams((base.wins, base.pairs), (candidate.wins, candidate.pairs), alpha=alpha, margin=plan.auc_margin)
+    found = compare_auc_streams(
+        (base.wins, base.pairs), (candidate.wins, candidate.pairs), alpha=alpha, margin=plan.auc_margin
+    )
     verdict = {"worse": "fail", "not_worse": "pass", "undecided": "hold"}[found.verdict]
     if verdict == "pass" and min(base.labels, candidate.labels) < plan.min_labels:
         verdict = "hold"
@@ -230,7 +289,15 @@ def _auc_gate(plan: Plan, base: Side, candidate: Side, alpha: float) -> Verdict:
         "pass": f"AUC is not worse by more than {plan.auc_margin:g}: {figures}",
         "hold": f"AUC is not known well enough yet: {figures}",
     }
-    return Verdict("auc", verdict, _known(found.baseline_auc), _known(found.candidate_auc), found.low, found.high, words[verdict])
+    return Verdict(
+        "auc",
+        verdict,
+        _known(found.baseline_auc),
+        _known(found.candidate_auc),
+        found.low,
+        found.high,
+        words[verdict],
+    )
 
 
 def _known(value: float) -> float | None:

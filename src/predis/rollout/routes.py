@@ -34,7 +34,7 @@ def router(rollouts: Rollouts) -> APIRouter:
     @routes.get("/rollouts")
     def list_rollouts(caller: Reader, endpoint: str | None = None) -> list[dict[str, Any]]:
         """Rollouts, newest first."""
-        return [rollout.to_dict() for rollout in rollouts.list(caller.tenant, endpoint=endpoint)]
+        return [rollout.to_dict() for rollout in rollouts.listed(caller.tenant, endpoint=endpoint)]
 
     @routes.get("/rollouts/{rollout}")
     def show_rollout(rollout: int, caller: Reader) -> dict[str, Any]:

@@ -44,7 +44,14 @@ class Rollout:
         share = steps[self.step] if running else 1.0 if self.state == states.State.PROMOTED else 0.0
         shown = {name: value for name, value in vars(self).items() if name not in ("marks", "tenant", "plan")}
         moments = {name: iso(getattr(self, name)) for name in ("created_at", "step_at", "ended_at")}
-        return {**shown, "strategy": self.plan["strategy"], "steps": steps, "weight": share, "plan": self.plan, **moments}
+        return {
+            **shown,
+            "strategy": self.plan["strategy"],
+            "steps": steps,
+            "weight": share,
+            "plan": self.plan,
+            **moments,
+        }
 
 
 class RolloutStore:
@@ -69,11 +76,14 @@ class RolloutStore:
                 f"promote or abort it first"
             )
         try:
-            return int(connection.execute(rollouts.insert().values(**row)).inserted_primary_key[0])
+            statement = rollouts.insert().values(**row).returning(rollouts.c.id)
+            return int(connection.execute(statement).scalar_one())
         except sa.exc.IntegrityError:  # another control took the place between the look and the insert
             raise RolloutInProgress(f"endpoint {row['endpoint']!r} has a rollout in progress") from None
 
-    def move(self, connection: sa.Connection, rollout: Rollout, target: str, values: Mapping[str, Any]) -> None:
+    def move(
+        self, connection: sa.Connection, rollout: Rollout, target: str, values: Mapping[str, Any]
+    ) -> None:
         """Change a rollout's state, if it still stands where the caller saw it.
 
         Raises:
@@ -82,11 +92,17 @@ class RolloutStore:
         states.check(rollout.state, target)
         statement = (
             rollouts.update()
-            .where(rollouts.c.id == rollout.id, rollouts.c.state == rollout.state, rollouts.c.step == rollout.step)
+            .where(
+                rollouts.c.id == rollout.id,
+                rollouts.c.state == rollout.state,
+                rollouts.c.step == rollout.step,
+            )
             .values(state=target, **values)
         )
         if connection.execute(statement).rowcount != 1:
-            raise IllegalTransition(f"rollout {rollout.id} is no longer {rollout.state} at step {rollout.step}")
+            raise IllegalTransition(
+                f"rollout {rollout.id} is no longer {rollout.state} at step {rollout.step}"
+            )
 
     def note(self, rollout: Rollout, *, reason: str, verdicts: list[dict[str, Any]]) -> None:
         """Keep what the gates say while nothing moves."""
@@ -102,7 +118,11 @@ class RolloutStore:
         Raises:
             IllegalTransition: the rollout has ended.
         """
-        statement = rollouts.update().where(rollouts.c.id == rollout.id, rollouts.c.ended_at.is_(None)).values(wish=wish)
+        statement = (
+            rollouts.update()
+            .where(rollouts.c.id == rollout.id, rollouts.c.ended_at.is_(None))
+            .values(wish=wish)
+        )
         if connection.execute(statement).rowcount != 1:
             raise IllegalTransition(f"rollout {rollout.id} has ended ({rollout.state}); nothing to {wish}")
 
@@ -113,7 +133,9 @@ class RolloutStore:
 
     def active(self) -> list[Rollout]:
         with self._database.read() as connection:
-            rows = connection.execute(sa.select(rollouts).where(rollouts.c.ended_at.is_(None)).order_by(rollouts.c.id))
+            rows = connection.execute(
+                sa.select(rollouts).where(rollouts.c.ended_at.is_(None)).order_by(rollouts.c.id)
+            )
             return [Rollout(**row._mapping) for row in rows]
 
     def rollouts(self, tenant: str, *, endpoint: str | None = None, limit: int = 50) -> list[Rollout]:

@@ -38,7 +38,14 @@ class Endpoints:
         with self._database.write() as connection:
             if not self.store.add_endpoint(connection, endpoint):
                 raise AlreadyExists(f"endpoint {name!r} exists already")
-            self._audit.add(connection, tenant, actor=actor, action="endpoint.create", target=name, detail={"model": model})
+            self._audit.add(
+                connection,
+                tenant,
+                actor=actor,
+                action="endpoint.create",
+                target=name,
+                detail={"model": model},
+            )
         return endpoint
 
     def configure(self, tenant: str, name: str, *, changes: dict[str, Any], actor: str) -> Endpoint:
@@ -47,7 +54,9 @@ class Endpoints:
         config = {**endpoint.config, **changes}
         with self._database.write() as connection:
             self.store.set_config(connection, endpoint, config)
-            self._audit.add(connection, tenant, actor=actor, action="endpoint.configure", target=name, detail=changes)
+            self._audit.add(
+                connection, tenant, actor=actor, action="endpoint.configure", target=name, detail=changes
+            )
         return self.get(tenant, name)
 
     def get(self, tenant: str, name: str) -> Endpoint:
@@ -60,7 +69,7 @@ class Endpoints:
             raise EndpointNotFound(f"there is no endpoint {name!r}; `predis endpoint list` shows them")
         return found
 
-    def list(self, tenant: str) -> list[Endpoint]:
+    def listed(self, tenant: str) -> list[Endpoint]:
         return self.store.endpoints(tenant)
 
     def current_route(self, endpoint: Endpoint) -> Route:

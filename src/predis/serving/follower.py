@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -183,7 +182,14 @@ class Follower:
             if current is not None:
                 applied[f"{tenant}/{name}"] = current.route.number
         self._store.beat(
-            Worker(self._worker, os.getpid(), self._started_at, self._clock.time_ns(), applied, dict(self._problems))
+            Worker(
+                self._worker,
+                os.getpid(),
+                self._started_at,
+                self._clock.time_ns(),
+                applied,
+                dict(self._problems),
+            )
         )
         self._beat_at = now
 

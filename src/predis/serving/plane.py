@@ -78,7 +78,9 @@ class AppliedRoute:
     target: bytes
 
     @classmethod
-    def of(cls, tenant: str, route: Route, *, model: str, versions: Mapping[int, ServedVersion]) -> AppliedRoute:
+    def of(
+        cls, tenant: str, route: Route, *, model: str, versions: Mapping[int, ServedVersion]
+    ) -> AppliedRoute:
         return cls(tenant, route, model, versions, target_bytes(tenant, route.endpoint))
 
 
@@ -104,7 +106,9 @@ class Plane:
         max_pending: requests worked on at once; more are refused with ``Overloaded``.
     """
 
-    def __init__(self, *, clock: Clock, sink: Sink, limits: Limits, inline_s: float = 0.002, max_pending: int = 256) -> None:
+    def __init__(
+        self, *, clock: Clock, sink: Sink, limits: Limits, inline_s: float = 0.002, max_pending: int = 256
+    ) -> None:
         self._clock = clock
         self._sink = sink
         self.limits = limits
@@ -162,7 +166,9 @@ class Plane:
             "parameters": {"model": applied.model, "version": str(served.number)},
         }
 
-    async def infer(self, caller: Caller, endpoint: str, version: str | None, *, request: InferRequest) -> Answer:
+    async def infer(
+        self, caller: Caller, endpoint: str, version: str | None, *, request: InferRequest
+    ) -> Answer:
         """Answer one request. The caller then sends the body and hands the answer to ``capture``.
 
         Raises:
@@ -175,7 +181,9 @@ class Plane:
             request.id = f"{self._prefix}-{next(self._count):x}"
         served = _version_of(applied, version) if version is not None else self._route(applied, request)
         if self._pending >= self._max_pending:
-            raise Overloaded(f"more than {self._max_pending} requests are waiting here; try again in a second")
+            raise Overloaded(
+                f"more than {self._max_pending} requests are waiting here; try again in a second"
+            )
         self._pending += 1
         try:
             event_at = request.event_time()
@@ -193,7 +201,11 @@ class Plane:
     def capture(self, answer: Answer, *, seconds: float) -> None:
         """Append what was asked and answered to the journal. Called after the answer was sent; never raises for want of disk."""
         now = self._clock.time_ns()
-        extra = orjson.dumps([[r, c, text] for (r, c), text in answer.bound.unseen.items()]) if answer.bound.unseen else b""
+        extra = (
+            orjson.dumps([[r, c, text] for (r, c), text in answer.bound.unseen.items()])
+            if answer.bound.unseen
+            else b""
+        )
         payload = encode(
             answer.applied.target,
             answer.id.encode(),
@@ -206,7 +218,13 @@ class Plane:
         self._sink.append(payload)
 
     def _capture_failure(
-        self, applied: AppliedRoute, served: ServedVersion, request_id: str, *, started: float, error: PredisError
+        self,
+        applied: AppliedRoute,
+        served: ServedVersion,
+        request_id: str,
+        *,
+        started: float,
+        error: PredisError,
     ) -> None:
         status = Status.REJECTED if isinstance(error, InvalidInput) else Status.FAILED
         now = self._clock.time_ns()
@@ -227,7 +245,9 @@ class Plane:
 
     def _route(self, applied: AppliedRoute, request: InferRequest) -> ServedVersion:
         if not applied.route.weights:
-            raise NotReady(f"endpoint {applied.route.endpoint!r} has no version yet; deploy one with: predis deploy {applied.route.endpoint} VERSION")
+            raise NotReady(
+                f"endpoint {applied.route.endpoint!r} has no version yet; deploy one with: predis deploy {applied.route.endpoint} VERSION"
+            )
         return applied.versions[applied.route.pick(request.routing_key() or request.id)]
 
     def _find(self, tenant: str, endpoint: str) -> AppliedRoute:
@@ -243,7 +263,9 @@ def _version_of(applied: AppliedRoute, version: str) -> ServedVersion:
     served = applied.versions.get(int(version)) if version.isdigit() and len(version) < 10 else None
     if served is None:
         known = ", ".join(map(str, applied.versions)) or "none"
-        raise VersionNotFound(f"endpoint {applied.route.endpoint!r} does not serve version {version!r:.40}; it serves {known}")
+        raise VersionNotFound(
+            f"endpoint {applied.route.endpoint!r} does not serve version {version!r:.40}; it serves {known}"
+        )
     return served
 
 

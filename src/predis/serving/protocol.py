@@ -80,11 +80,15 @@ def decode_request(body: bytes, limits: Limits) -> InferRequest:
     if type(tensors) is not list or not tensors:
         raise InvalidRequest("'inputs' must be a list of at least one tensor")
     if len(tensors) > limits.tensors:
-        raise TooLarge(f"{len(tensors)} input tensors; at most {limits.tensors} are allowed (setting max_tensors)")
+        raise TooLarge(
+            f"{len(tensors)} input tensors; at most {limits.tensors} are allowed (setting max_tensors)"
+        )
     inputs: dict[str, dict[str, Any]] = {}
     for tensor in tensors:
         if type(tensor) is not dict or type(tensor.get("name")) is not str:
-            raise InvalidRequest("each of 'inputs' must be an object with a 'name', 'datatype', 'shape' and 'data'")
+            raise InvalidRequest(
+                "each of 'inputs' must be an object with a 'name', 'datatype', 'shape' and 'data'"
+            )
         inputs[tensor["name"]] = tensor
     if len(inputs) != len(tensors):
         raise InvalidRequest("two of 'inputs' have the same name")
@@ -97,13 +101,17 @@ def decode_request(body: bytes, limits: Limits) -> InferRequest:
 def _optional_parts(document: dict[str, Any], request: InferRequest) -> None:
     found = document.get("id", "")
     if type(found) is not str or len(found) > MAX_ID or not found.isprintable():
-        raise InvalidRequest(f"'id' must be a printable text of at most {MAX_ID} characters, got {found!r:.80}")
+        raise InvalidRequest(
+            f"'id' must be a printable text of at most {MAX_ID} characters, got {found!r:.80}"
+        )
     parameters = document.get("parameters", {})
     if type(parameters) is not dict:
         raise InvalidRequest("'parameters' must be an object")
     outputs = document.get("outputs")
     if outputs is not None:
-        if type(outputs) is not list or not all(type(o) is dict and type(o.get("name")) is str for o in outputs):
+        if type(outputs) is not list or not all(
+            type(o) is dict and type(o.get("name")) is str for o in outputs
+        ):
             raise InvalidRequest("'outputs' must be a list of objects with a 'name'")
         request.outputs = [o["name"] for o in outputs] or None
     request.id, request.parameters = found, parameters
@@ -142,7 +150,9 @@ class Binder:
             problem = "an empty batch" if rows == 0 else "needs a 'shape' that starts with the number of rows"
             raise InvalidRequest(f"input {tensor['name']!r}: {problem}; send at least one row")
         if rows > self._max_rows:
-            raise TooLarge(f"{rows} rows; at most {self._max_rows} are allowed in one request (setting max_batch_rows)")
+            raise TooLarge(
+                f"{rows} rows; at most {self._max_rows} are allowed in one request (setting max_batch_rows)"
+            )
         return rows
 
     def _name_problem(self, inputs: Mapping[str, Any]) -> None:
@@ -181,18 +191,24 @@ class _Column:
         data = tensor.get("data")
         rows = len(features)
         if tensor.get("datatype") not in self._datatypes:
-            raise InvalidRequest(f"input {self.name!r} must be {self._field.datatype}, got {tensor.get('datatype')!r:.40}")
+            raise InvalidRequest(
+                f"input {self.name!r} must be {self._field.datatype}, got {tensor.get('datatype')!r:.40}"
+            )
         if type(data) is not list:
             raise InvalidRequest(f"input {self.name!r} needs its values in 'data', a list")
         self._check_shape(tensor.get("shape"), rows)
         if data and type(data[0]) is list:
             data = _flattened(data, self.name)
         if len(data) != rows * self._width:
-            raise InvalidRequest(f"input {self.name!r} has {len(data)} values; its shape {tensor['shape']} needs {rows * self._width}")
+            raise InvalidRequest(
+                f"input {self.name!r} has {len(data)} values; its shape {tensor['shape']} needs {rows * self._width}"
+            )
         if self._width == 1:
             features[:, self._at] = self._values(data, unseen)
         else:
-            features[:, self._at : self._at + self._width] = np.asarray(self._values(data, unseen)).reshape(rows, self._width)
+            features[:, self._at : self._at + self._width] = np.asarray(self._values(data, unseen)).reshape(
+                rows, self._width
+            )
 
     def _check_shape(self, shape: Any, rows: int) -> None:
         wanted = [rows, *self._field.shape[1:]]
@@ -211,14 +227,18 @@ class _Column:
             kinds.discard(type(None))
         if not kinds <= self._types:
             wrong = next(v for v in data if type(v) not in self._types and v is not None)
-            raise InvalidRequest(f"input {self.name!r} must hold {self._field.datatype} values, got {wrong!r:.60}")
+            raise InvalidRequest(
+                f"input {self.name!r} must hold {self._field.datatype} values, got {wrong!r:.60}"
+            )
         if self._codes is not None:
             return self._coded(data, self._codes, unseen)
         if self._limits is not None and kinds:
             self._check_range(data)
         return [np.nan if v is None else v for v in data] if nulls else data
 
-    def _coded(self, data: list[Any], codes: dict[str, float], unseen: dict[tuple[int, int], str]) -> list[float]:
+    def _coded(
+        self, data: list[Any], codes: dict[str, float], unseen: dict[tuple[int, int], str]
+    ) -> list[float]:
         found = [codes.get(text, -1.0) for text in data]
         if -1.0 in found:
             for row, text in enumerate(data):
@@ -233,7 +253,9 @@ class _Column:
         low, high = self._limits
         for value in data:
             if value is not None and not low <= value <= high:
-                raise InvalidRequest(f"input {self.name!r}: {value} does not fit {self._field.datatype} (exactly, as a number)")
+                raise InvalidRequest(
+                    f"input {self.name!r}: {value} does not fit {self._field.datatype} (exactly, as a number)"
+                )
 
 
 def _flattened(data: list[Any], name: str) -> list[Any]:
@@ -253,7 +275,9 @@ def _accepted(datatype: str) -> frozenset[str]:
         return frozenset((datatype,))
     target = np.dtype(NUMPY_OF[datatype])
     return frozenset(
-        name for name, kind in NUMPY_OF.items() if name not in ("BYTES", "BOOL") and np.can_cast(np.dtype(kind), target, "safe")
+        name
+        for name, kind in NUMPY_OF.items()
+        if name not in ("BYTES", "BOOL") and np.can_cast(np.dtype(kind), target, "safe")
     )
 
 
@@ -269,7 +293,7 @@ def _integer_limits(datatype: str) -> tuple[int, int] | None:
     """The range of an integer type, cut to what a float64 holds exactly; for floats, what float64 can hold at all."""
     if datatype in ("BYTES", "BOOL") or datatype.startswith("FP"):
         return None
-    info = np.iinfo(np.dtype(NUMPY_OF[datatype]))
+    info: Any = np.iinfo(datatype.lower())
     return max(int(info.min), -_EXACT), min(int(info.max), _EXACT)
 
 
@@ -289,11 +313,20 @@ class Encoder:
         """
         if wanted is not None and not self._names.issuperset(wanted):
             unknown = sorted(set(wanted) - self._names)
-            raise InvalidRequest(f"unknown output {unknown[0]!r}; the outputs are {', '.join(sorted(self._names))}")
+            raise InvalidRequest(
+                f"unknown output {unknown[0]!r}; the outputs are {', '.join(sorted(self._names))}"
+            )
 
-    def encode(self, request_id: str, outputs: Sequence[np.ndarray[Any, Any]], *, wanted: list[str] | None) -> bytes:
+    def encode(
+        self, request_id: str, outputs: Sequence[np.ndarray[Any, Any]], *, wanted: list[str] | None
+    ) -> bytes:
         tensors = [
-            {"name": spec.name, "datatype": spec.datatype, "shape": list(values.shape), "data": _plain(values)}
+            {
+                "name": spec.name,
+                "datatype": spec.datatype,
+                "shape": list(values.shape),
+                "data": _plain(values),
+            }
             for spec, values in zip(self._fields, outputs, strict=True)
             if wanted is None or spec.name in wanted
         ]

@@ -78,7 +78,10 @@ class RestApp:
             return
         except Exception:
             log.exception("a request to %s failed", path)
-            status, body = 500, orjson.dumps({"error": "an internal error; the server's log has it", "code": "internal"})
+            status, body = (
+                500,
+                orjson.dumps({"error": "an internal error; the server's log has it", "code": "internal"}),
+            )
         await _reply(send, status, body)
 
     async def _infer(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -109,7 +112,9 @@ class RestApp:
         if not path.startswith("/v2/models/"):
             raise errors.NotFound(f"there is nothing at {path[:200]!r}; the protocol's paths start with /v2")
         if path.endswith("/infer") or method not in ("GET", "HEAD"):
-            return 405, orjson.dumps({"error": "infer takes POST, everything else GET", "code": "method_not_allowed"})
+            return 405, orjson.dumps(
+                {"error": "infer takes POST, everything else GET", "code": "method_not_allowed"}
+            )
         caller = self._caller(authorization, "predict")
         if path.endswith("/ready"):
             endpoint, version = _target(path.removesuffix("/ready"))
@@ -154,7 +159,9 @@ def _target(path: str) -> tuple[str, str | None]:
         return parts[3], None
     if len(parts) == 6 and parts[4] == "versions":
         return parts[3], parts[5]
-    raise errors.NotFound(f"there is nothing at {path[:200]!r}; use /v2/models/NAME or /v2/models/NAME/versions/VERSION")
+    raise errors.NotFound(
+        f"there is nothing at {path[:200]!r}; use /v2/models/NAME or /v2/models/NAME/versions/VERSION"
+    )
 
 
 def _header(scope: Scope, name: bytes) -> str:
@@ -164,7 +171,9 @@ def _header(scope: Scope, name: bytes) -> str:
     return ""
 
 
-async def _reply(send: Send, status: int, body: bytes, *, extra: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+async def _reply(
+    send: Send, status: int, body: bytes, *, extra: tuple[tuple[bytes, bytes], ...] = ()
+) -> None:
     headers = [_JSON, (b"content-length", str(len(body)).encode()), *extra]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -28,12 +28,14 @@ def router(endpoints: Endpoints) -> APIRouter:
     @routes.get("/endpoints")
     def list_endpoints(caller: Reader) -> list[dict[str, Any]]:
         """All endpoints with their current Route."""
-        return [endpoints.to_dict(endpoint) for endpoint in endpoints.list(caller.tenant)]
+        return [endpoints.to_dict(endpoint) for endpoint in endpoints.listed(caller.tenant)]
 
     @routes.post("/endpoints", status_code=201)
     def create_endpoint(body: NewEndpoint, caller: Operator) -> dict[str, Any]:
         """A new endpoint; it answers once a version is deployed to it."""
-        made = endpoints.create(caller.tenant, body.name, model=body.model, config=body.config, actor=caller.name)
+        made = endpoints.create(
+            caller.tenant, body.name, model=body.model, config=body.config, actor=caller.name
+        )
         return endpoints.to_dict(made)
 
     @routes.get("/endpoints/{name}")

@@ -61,16 +61,33 @@ class Snapshot:
 def _to_dict(item: Remembered) -> dict[str, Any]:
     versions = []
     for version in item.versions:
-        row = {**vars(version), "files": [asdict(f) for f in version.files], "signature": version.signature.to_dict()}
-        versions.append({**row, "profile": None, "metrics": dict(version.metrics), "lineage": dict(version.lineage)})
+        row = {
+            **vars(version),
+            "files": [asdict(f) for f in version.files],
+            "signature": version.signature.to_dict(),
+        }
+        versions.append(
+            {**row, "profile": None, "metrics": dict(version.metrics), "lineage": dict(version.lineage)}
+        )
     weights = [[number, share] for number, share in item.route.weights.items()]
-    return {"endpoint": vars(item.endpoint), "number": item.route.number, "weights": weights, "versions": versions}
+    return {
+        "endpoint": vars(item.endpoint),
+        "number": item.route.number,
+        "weights": weights,
+        "versions": versions,
+    }
 
 
 def _from_dict(document: dict[str, Any]) -> Remembered:
     endpoint = Endpoint(**document["endpoint"])
     versions = tuple(
-        Version(**{**row, "files": tuple(File(**f) for f in row["files"]), "signature": Signature.from_dict(row["signature"])})
+        Version(
+            **{
+                **row,
+                "files": tuple(File(**f) for f in row["files"]),
+                "signature": Signature.from_dict(row["signature"]),
+            }
+        )
         for row in document["versions"]
     )
     weights = {int(number): float(share) for number, share in document["weights"]}

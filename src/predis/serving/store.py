@@ -60,14 +60,25 @@ class ServingStore:
             return [Endpoint(**row._mapping) for row in connection.execute(statement)]
 
     def set_config(self, connection: sa.Connection, endpoint: Endpoint, config: dict[str, Any]) -> None:
-        connection.execute(endpoints.update().filter_by(tenant=endpoint.tenant, name=endpoint.name).values(config=config))
+        connection.execute(
+            endpoints.update().filter_by(tenant=endpoint.tenant, name=endpoint.name).values(config=config)
+        )
 
     def put_route(
-        self, connection: sa.Connection, endpoint: Endpoint, weights: dict[int, float], *, reason: str, at: int, actor: str
+        self,
+        connection: sa.Connection,
+        endpoint: Endpoint,
+        weights: dict[int, float],
+        *,
+        reason: str,
+        at: int,
+        actor: str,
     ) -> Route:
         """Make the endpoint's next Route and point the endpoint at it, in the caller's transaction."""
         key = {"tenant": endpoint.tenant, "name": endpoint.name}
-        current = connection.execute(sa.select(endpoints.c.route).filter_by(**key).with_for_update()).scalar_one()
+        current = connection.execute(
+            sa.select(endpoints.c.route).filter_by(**key).with_for_update()
+        ).scalar_one()
         route = Route(endpoint.name, current + 1, weights, reason, at)
         row = {
             "tenant": endpoint.tenant, "endpoint": endpoint.name, "number": route.number,
@@ -83,8 +94,16 @@ class ServingStore:
         if number == 0:
             return Route(endpoint, 0, {})
         with self._database.read() as connection:
-            row = connection.execute(sa.select(routes).filter_by(tenant=tenant, endpoint=endpoint, number=number)).one()
-        return Route(endpoint, row.number, {int(v): float(share) for v, share in row.weights}, row.reason, row.created_at)
+            row = connection.execute(
+                sa.select(routes).filter_by(tenant=tenant, endpoint=endpoint, number=number)
+            ).one()
+        return Route(
+            endpoint,
+            row.number,
+            {int(v): float(share) for v, share in row.weights},
+            row.reason,
+            row.created_at,
+        )
 
     def beat(self, worker: Worker) -> None:
         with self._database.write() as connection:
@@ -96,4 +115,7 @@ class ServingStore:
 
     def workers(self) -> list[Worker]:
         with self._database.read() as connection:
-            return [Worker(**row._mapping) for row in connection.execute(sa.select(workers).order_by(workers.c.id))]
+            return [
+                Worker(**row._mapping)
+                for row in connection.execute(sa.select(workers).order_by(workers.c.id))
+            ]

@@ -85,7 +85,9 @@ class ArtifactStore:
         try:
             content: bytes = self._files.cat_file(self._path(digest))
         except FileNotFoundError:
-            raise NotFound(f"the artifact store has no file {digest[:12]}…; was it deleted by hand?") from None
+            raise NotFound(
+                f"the artifact store has no file {digest[:12]}…; was it deleted by hand?"
+            ) from None
         actual = hashlib.sha256(content).hexdigest()
         if actual != digest:
             raise IntegrityFailure(

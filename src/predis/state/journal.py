@@ -130,7 +130,9 @@ class JournalWriter:
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not self._drop_oldest():
                     if self.lost == 0:
-                        log.warning("the journal cannot grow (%s); predictions go on, their records are lost", error)
+                        log.warning(
+                            "the journal cannot grow (%s); predictions go on, their records are lost", error
+                        )
                     return False
             else:
                 return True
@@ -239,7 +241,9 @@ def _parse(chunk: bytes) -> tuple[list[bytes], int, bool]:
     return payloads, at, False
 
 
-def _load(path: Path, position: Position, *, number: int, max_bytes: int) -> tuple[bytes, tuple[bytes, int, int, int, int]]:
+def _load(
+    path: Path, position: Position, *, number: int, max_bytes: int
+) -> tuple[bytes, tuple[bytes, int, int, int, int]]:
     with path.open("rb") as file:
         header = _HEADER.unpack(file.read(_HEADER.size))
         start = position.byte if number == position.segment else HEADER_BYTES

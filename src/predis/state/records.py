@@ -50,7 +50,14 @@ class PredictionRecord:
 
 
 def encode(
-    target: bytes, record_id: bytes, *, status: int, version: int, times: tuple[int, int, int], arrays: tuple[Matrix, Matrix], extra: bytes = b""
+    target: bytes,
+    record_id: bytes,
+    *,
+    status: int,
+    version: int,
+    times: tuple[int, int, int],
+    arrays: tuple[Matrix, Matrix],
+    extra: bytes = b"",
 ) -> bytes:
     """The payload of one record.
 
@@ -81,7 +88,19 @@ def decode(payload: bytes) -> PredictionRecord:
     """
     try:
         fields = _FIXED.unpack_from(payload)
-        kind, status, id_length, version, received_at, event_at, latency_us, rows, columns, target_length, extra_length = fields
+        (
+            kind,
+            status,
+            id_length,
+            version,
+            received_at,
+            event_at,
+            latency_us,
+            rows,
+            columns,
+            target_length,
+            extra_length,
+        ) = fields
         at = _FIXED.size
         tenant, endpoint = payload[at : at + target_length].decode().split("\0")
         at += target_length
@@ -96,5 +115,15 @@ def decode(payload: bytes) -> PredictionRecord:
     if kind != 1 or at + extra_length != len(payload):
         raise ValueError("not a prediction record of this format")
     return PredictionRecord(
-        tenant, endpoint, version, record_id, Status(status), received_at, event_at, latency_us, scores, features, payload[at:]
+        tenant,
+        endpoint,
+        version,
+        record_id,
+        Status(status),
+        received_at,
+        event_at,
+        latency_us,
+        scores,
+        features,
+        payload[at:],
     )

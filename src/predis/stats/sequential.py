@@ -115,7 +115,6 @@ def compare_rates(baseline: Share, candidate: Share, *, alpha: float, margin: fl
     return RateComparison(_ratio(*baseline), _ratio(*candidate), low, high, verdict)
 
 
-
 def auc_pairs(score: ArrayLike, label: ArrayLike) -> tuple[int, int]:
     """(twice the wins, pairs): the k-th positive in order of arrival against the k-th negative.
 

@@ -1,4 +1,4 @@
-// Which inputs no longer look like the training data, the worst first.
+// Which inputs, and whether the scores, no longer look like the training data; the worst first.
 
 import { h } from "./dom.js";
 import { driftBar, sparkline } from "./charts.js";
@@ -12,21 +12,24 @@ export function driftPanel(endpoint, view) {
   const key = `drift ${endpoint.name}`;
   const wanted = versions.find((version) => version.version === view.get(key));
   const version = wanted ?? versions.find(({ role }) => role === "champion") ?? versions[0];
-  if (!version) return panel("Drift of inputs", { name: "drift" }, empty(h("p", null, nothing(endpoint))));
+  if (!version) return panel("Drift", { name: "drift" }, empty(h("p", null, nothing(endpoint))));
   const tools = versions.length > 1 && choice(view, key, "Version shown", versions.map((one) => [one.version, `v${one.version}`]), version.version);
   const features = [...(version.drift.features ?? [])].sort(worstFirst);
-  const drifted = features.filter((feature) => feature.drifted).length;
+  const inputs = features.filter((feature) => feature.kind !== "score");
+  const drifted = inputs.filter((feature) => feature.drifted).length;
+  const score = features.find((feature) => feature.kind === "score");
   const all = view.get(`all ${key}`);
   const { window, rows, first_event: first, last_event: last } = version.drift;
-  return panel("Drift of inputs", { name: "drift", tools },
+  return panel("Drift", { name: "drift", tools },
     h("p", { class: "drift-summary" },
-      drifted ? h("strong", null, `${drifted} of ${plural(features.length, "feature")} drifted`) : h("strong", null, `No drift in ${plural(features.length, "feature")}`),
+      h("strong", null, drifted ? `${drifted} of ${plural(inputs.length, "feature")} drifted` : `No drift in ${plural(inputs.length, "feature")}`,
+        score && `, score ${score.drifted ? "drifted" : "stable"}`),
       h("span", { class: "note" }, ` v${version.version}, window ${window}, ${short(rows)} rows, ${period(parse(first), parse(last))}`)),
     h("div", { class: "drift-list", role: "table", "aria-label": "Drift per feature" },
       head(),
       (all ? features : features.slice(0, SHOWN)).map(row)),
     features.length > SHOWN && h("button", { type: "button", onclick: () => view.set(`all ${key}`, !all) },
-      all ? `Show the first ${SHOWN}` : `Show all ${features.length} features`));
+      all ? `Show the first ${SHOWN}` : `Show all ${features.length}`));
 }
 
 function nothing(endpoint) {
@@ -43,7 +46,8 @@ const head = () => h("div", { class: "drift-row head", role: "row" },
 
 function row(feature) {
   return h("div", { class: "drift-row", role: "row", key: feature.feature },
-    h("span", { role: "rowheader", class: "feature", title: `${feature.feature}, ${words(feature.kind)}` }, feature.feature),
+    h("span", { role: "rowheader", class: "feature", title: `${feature.feature}, ${words(feature.kind)}` },
+      feature.kind === "score" ? h("em", null, "score of the model") : feature.feature),
     h("span", { role: "cell", class: "drift-cell" }, driftBar(feature)),
     h("span", { role: "cell", class: "number", title: `PSI ${exact(feature.psi)}, threshold ${exact(feature.threshold)}` }, small(feature.psi)),
     h("span", { role: "cell", class: "history" }, sparkline({ history: feature.history ?? [], threshold: feature.threshold })),

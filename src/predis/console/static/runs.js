@@ -51,8 +51,7 @@ const ENDS = { aborted: "aborted", failed: "failed" };
 function rolloutSteps(rollout) {
   const stopped = rollout.state in ENDS;
   const promoted = rollout.state === "promoted";
-  const warming = rollout.state === "warming";
-  const at = promoted ? Infinity : warming ? -1 : reached(rollout);
+  const at = promoted ? Infinity : reached(rollout);
   const state = (index) => (index < at ? "done" : index > at ? "todo" : stopped ? "failed" : "current");
   return [
     { label: "warm up", state: state(-1) },
@@ -61,19 +60,18 @@ function rolloutSteps(rollout) {
   ];
 }
 
-/** The step a rollout is in, or was in when it ended: by its weight where that names one, else by its number. */
-function reached({ steps: planned, step, weight, state }) {
-  const steps = planned ?? [];
-  const named = state === "running" ? steps.findIndex((one) => Math.abs(one - weight) < 1e-9) : -1;
-  return named >= 0 ? named : Math.min(step ?? 0, steps.length - 1);
+/** The step a rollout is in, or was in when it ended; -1: warming up, before any gate was asked. */
+function reached({ steps, step, state, verdicts }) {
+  if (state === "warming" || state === "failed" || (state === "aborted" && !verdicts?.length)) return -1;
+  return Math.min(step ?? 0, (steps ?? []).length - 1);
 }
 
 function outcome(rollout) {
   if (rollout.ended_at || rollout.state in ENDS || rollout.state === "promoted") {
     return rollout.reason && h("p", { class: `outcome ${tone(rollout.state)}` }, icon(tone(rollout.state), 16), h("span", null, rollout.reason));
   }
-  const now = rollout.state === "warming" ? `v${rollout.candidate} is loaded and tried; it gets no traffic yet.` : `v${rollout.candidate} answers ${share(rollout.weight)} of requests.`;
-  return h("p", { class: "outcome run" }, icon("run", 16), h("span", null, now, rollout.reason && ` ${rollout.reason}`));
+  const now = rollout.state === "warming" ? `v${rollout.candidate} gets no traffic yet` : `v${rollout.candidate} answers ${share(rollout.weight)} of requests`;
+  return h("p", { class: "outcome run" }, icon("run", 16), h("span", null, now, rollout.reason && `: ${rollout.reason}`));
 }
 
 const WORD = { pass: "passes", hold: "not decided", fail: "fails" };

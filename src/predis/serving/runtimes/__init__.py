@@ -36,7 +36,11 @@ class Runtime(Protocol):
 
 
 def load(
-    kind: str, contents: Mapping[str, bytes], *, signature: Signature | None = None, inputs: tuple[Field, ...] = ()
+    kind: str,
+    contents: Mapping[str, bytes],
+    *,
+    signature: Signature | None = None,
+    inputs: tuple[Field, ...] = (),
 ) -> Runtime:
     """A runtime from a version's files.
 

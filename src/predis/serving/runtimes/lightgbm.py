@@ -38,7 +38,9 @@ class LightGBM:
         iterations = ctypes.c_int()
         _check(
             self._library,
-            self._library.LGBM_BoosterLoadModelFromString(text, ctypes.byref(iterations), ctypes.byref(self._handle)),
+            self._library.LGBM_BoosterLoadModelFromString(
+                text, ctypes.byref(iterations), ctypes.byref(self._handle)
+            ),
         )
         self.columns = self._count("LGBM_BoosterGetNumFeature")
         self.width = self._count("LGBM_BoosterGetNumClasses")
@@ -66,7 +68,9 @@ class LightGBM:
         if rows == 1:
             with self._single:
                 self._row[0] = features[0]
-                _check(self._library, self._library.LGBM_BoosterPredictForMatSingleRowFast(*self._fast_arguments))
+                _check(
+                    self._library, self._library.LGBM_BoosterPredictForMatSingleRowFast(*self._fast_arguments)
+                )
                 answer = self._answer.copy()
         else:
             answer = self._predict_many(np.ascontiguousarray(features), rows)
@@ -102,7 +106,9 @@ class LightGBM:
         return found.value
 
 
-def load(contents: Mapping[str, bytes], *, signature: Signature | None, inputs: tuple[Field, ...]) -> LightGBM:
+def load(
+    contents: Mapping[str, bytes], *, signature: Signature | None, inputs: tuple[Field, ...]
+) -> LightGBM:
     """A booster from its text form, with the signature given, or made of the inputs given, or of the names in the model.
 
     Raises:
@@ -115,13 +121,17 @@ def load(contents: Mapping[str, bytes], *, signature: Signature | None, inputs: 
     booster = LightGBM(text)
     output = _output(booster)
     booster.signature = signature or Signature(
-        inputs or tuple(Field(name, "FP64", nullable=True) for name in booster.feature_names), (output,), output.name
+        inputs or tuple(Field(name, "FP64", nullable=True) for name in booster.feature_names),
+        (output,),
+        output.name,
     )
     names = booster.signature.feature_names
     if len(names) != booster.columns:
         raise InvalidInput(f"the model has {booster.columns} features, its signature {len(names)}")
     if inputs and set(names) == set(booster.feature_names) and names != booster.feature_names:
-        raise InvalidInput(f"the reference's columns must stand in the model's order: {', '.join(booster.feature_names)}")
+        raise InvalidInput(
+            f"the reference's columns must stand in the model's order: {', '.join(booster.feature_names)}"
+        )
     return booster
 
 
@@ -149,7 +159,11 @@ def _library() -> ctypes.CDLL:
     if spec is None or not spec.submodule_search_locations:
         raise MissingExtra.of("lightgbm", "lightgbm")
     folder = Path(spec.submodule_search_locations[0])
-    for path in (folder / "lib" / "lib_lightgbm.so", folder / "lib" / "lib_lightgbm.dylib", folder / "bin" / "lib_lightgbm.dll"):
+    for path in (
+        folder / "lib" / "lib_lightgbm.so",
+        folder / "lib" / "lib_lightgbm.dylib",
+        folder / "bin" / "lib_lightgbm.dll",
+    ):
         if path.exists():
             library = ctypes.CDLL(str(path))
             library.LGBM_GetLastError.restype = ctypes.c_char_p

@@ -24,12 +24,16 @@ _DATATYPES = {
 class Onnx:
     """A session and the way from matrix columns to its inputs."""
 
-    def __init__(self, session: Any, graph: tuple[tuple[Field, ...], tuple[Field, ...]], signature: Signature) -> None:
+    def __init__(
+        self, session: Any, graph: tuple[tuple[Field, ...], tuple[Field, ...]], signature: Signature
+    ) -> None:
         self._session = session
         self.signature = signature
         self._inputs = graph[0]
         self._outputs = [field.name for field in graph[1]]
-        self._levels = {at: np.array(f.levels, np.object_) for at, f in enumerate(signature.inputs) if f.levels}
+        self._levels = {
+            at: np.array(f.levels, np.object_) for at, f in enumerate(signature.inputs) if f.levels
+        }
 
     def predict(self, features: Matrix, unseen: Unseen) -> Sequence[NDArray[Any]]:
         feed: dict[str, NDArray[Any]] = {}
@@ -43,12 +47,16 @@ class Onnx:
             feed[spec.name] = values.reshape(len(features), *spec.shape[1:])
             at += spec.width
         outputs: list[NDArray[Any]] = self._session.run(self._outputs, feed)
-        return [output[:, 0] if f.shape == (-1,) and output.ndim == 2 else output for f, output in zip(self.signature.outputs, outputs, strict=True)]
+        return [
+            output[:, 0] if f.shape == (-1,) and output.ndim == 2 else output
+            for f, output in zip(self.signature.outputs, outputs, strict=True)
+        ]
 
     def _texts(self, codes: NDArray[np.float64], at: int, unseen: Unseen) -> NDArray[Any]:
         levels = self._levels[at]
         texts = [
-            unseen.get((row, at), "") if code < 0 else "" if np.isnan(code) else levels[int(code)] for row, code in enumerate(codes)
+            unseen.get((row, at), "") if code < 0 else "" if np.isnan(code) else levels[int(code)]
+            for row, code in enumerate(codes)
         ]
         return np.array(texts, np.object_)
 
@@ -68,7 +76,9 @@ def load(contents: Mapping[str, bytes], *, signature: Signature | None, inputs: 
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
     try:
-        session = onnxruntime.InferenceSession(only_file(contents, "ONNX"), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            only_file(contents, "ONNX"), options, providers=["CPUExecutionProvider"]
+        )
     except InvalidInput:
         raise
     except Exception as error:
@@ -81,11 +91,15 @@ def load(contents: Mapping[str, bytes], *, signature: Signature | None, inputs: 
         raise InvalidInput(f"the graph takes {graph_width} values per row, the signature gives {width}")
     texts = [f.name for f in graph_inputs if f.datatype == "BYTES"]
     if texts and set(texts) - set(full.levels):
-        raise InvalidInput(f"text input {texts[0]!r} needs its levels: register with a reference data set, or list them in the signature")
+        raise InvalidInput(
+            f"text input {texts[0]!r} needs its levels: register with a reference data set, or list them in the signature"
+        )
     return Onnx(session, (graph_inputs, graph_outputs), full)
 
 
-def _signature(graph_inputs: tuple[Field, ...], outputs: tuple[Field, ...], inputs: tuple[Field, ...]) -> Signature:
+def _signature(
+    graph_inputs: tuple[Field, ...], outputs: tuple[Field, ...], inputs: tuple[Field, ...]
+) -> Signature:
     """The graph's own fields; a table's columns instead where the graph takes them as inputs, or as one matrix."""
     score = next((f for f in outputs if f.datatype.startswith("FP")), outputs[0])
     chosen = graph_inputs
@@ -95,7 +109,13 @@ def _signature(graph_inputs: tuple[Field, ...], outputs: tuple[Field, ...], inpu
             chosen = inputs
         elif set(by_name) == {f.name for f in graph_inputs}:
             chosen = tuple(
-                Field(f.name, f.datatype, f.shape if f.width > 1 else (-1,), by_name[f.name].nullable, by_name[f.name].levels)
+                Field(
+                    f.name,
+                    f.datatype,
+                    f.shape if f.width > 1 else (-1,),
+                    by_name[f.name].nullable,
+                    by_name[f.name].levels,
+                )
                 for f in graph_inputs
             )
     return Signature(chosen, outputs, score.name)
@@ -104,10 +124,16 @@ def _signature(graph_inputs: tuple[Field, ...], outputs: tuple[Field, ...], inpu
 def _field(node: Any, side: str) -> Field:
     datatype = _DATATYPES.get(node.type)
     if datatype is None:
-        raise InvalidInput(f"{side} {node.name!r} is a {node.type}, not a tensor; export the model without maps (zipmap=False)")
+        raise InvalidInput(
+            f"{side} {node.name!r} is a {node.type}, not a tensor; export the model without maps (zipmap=False)"
+        )
     dimensions = [d if isinstance(d, int) and d > 0 else -1 for d in (node.shape or [-1])]
     if any(d == -1 for d in dimensions[1:]):
-        raise InvalidInput(f"{side} {node.name!r} has the shape {node.shape}: only the first dimension may be open")
+        raise InvalidInput(
+            f"{side} {node.name!r} has the shape {node.shape}: only the first dimension may be open"
+        )
     if dimensions[0] not in (-1, 1):
-        raise InvalidInput(f"{side} {node.name!r} has the shape {node.shape}: the first dimension must be the rows, and open")
+        raise InvalidInput(
+            f"{side} {node.name!r} has the shape {node.shape}: the first dimension must be the rows, and open"
+        )
     return Field(node.name, datatype, (-1, *dimensions[1:]))
