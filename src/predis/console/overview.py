@@ -138,6 +138,7 @@ class Overview:
             "rows": counted["rows"] if counted else 0,
             "matured": counted["matured"] if counted else 0,
             "last_at": iso(counted["last_at"]) if counted else None,
+            "last_at_ns": counted["last_at"] if counted else None,
             "format": version.format,
             "created_at": iso(version.created_at),
             "reference": reference if reference["auc"] is not None else None,

@@ -46,7 +46,7 @@ FEATURES: Final = (
 
 _CLOCKS = ("year", "month", "day", "hour", "minute", "sched_arr_time", "time_hour")
 _FLIGHT = (*_CLOCKS, "arr_delay", "carrier", "flight", "tailnum", "origin", "dest", "distance")
-_PARAMETERS: Final[dict[str, Any]] = {
+PARAMETERS: Final[dict[str, Any]] = {
     "objective": "binary",
     "learning_rate": 0.05,
     "num_leaves": 31,
@@ -60,7 +60,7 @@ _PARAMETERS: Final[dict[str, Any]] = {
     "force_row_wise": True,
     "verbosity": -1,
 }
-_ROUNDS: Final = 200
+ROUNDS: Final = 200
 
 
 def load() -> pd.DataFrame:
@@ -126,23 +126,26 @@ def fit(frame: pd.DataFrame, levels: Levels, *, threads: int = 1) -> lightgbm.Bo
     import lightgbm
 
     data = lightgbm.Dataset(
-        encode(frame, levels),
+        _known(encode(frame, levels)),
         label=frame["late"].to_numpy(),
         categorical_feature=[FEATURES.index(name) for name in CATEGORICALS],
     )
-    return lightgbm.train({**_PARAMETERS, "num_threads": threads}, data, num_boost_round=_ROUNDS)
+    return lightgbm.train({**PARAMETERS, "num_threads": threads}, data, num_boost_round=ROUNDS)
 
 
 def score(
     model: lightgbm.Booster, frame: pd.DataFrame, levels: Levels, *, threads: int = 1
 ) -> NDArray[np.float64]:
     """The probability of ``late`` for each row, float64[rows]; ``levels`` are those ``model`` was fitted with."""
-    encoded = encode(frame, levels)
+    rows = _known(encode(frame, levels))
+    return np.asarray(model.predict(rows, num_threads=threads), dtype=np.float64)
+
+
+def _known(encoded: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``encoded`` with unseen levels as NaN, in place: what trees are fitted and scored on, here and in serving."""
     codes = encoded[:, : len(CATEGORICALS)]
-    codes[codes < 0] = (
-        np.nan
-    )  # LightGBM takes both the same way; NaN is what other runtimes of its trees know
-    return np.asarray(model.predict(encoded, num_threads=threads), dtype=np.float64)
+    codes[codes < 0] = np.nan
+    return encoded
 
 
 def _folder() -> Path:
@@ -201,6 +204,6 @@ def _with_planes(flights: pd.DataFrame, folder: Path) -> pd.DataFrame:
 def _codes(column: pd.Series, levels: tuple[str, ...]) -> NDArray[np.float64]:
     import pandas as pd
 
-    codes = pd.Index(levels).get_indexer(column).astype(np.float64)
+    codes: NDArray[np.float64] = pd.Index(levels).get_indexer(column).astype(np.float64)
     codes[column.isna().to_numpy()] = np.nan
     return codes

@@ -50,6 +50,7 @@ class Rollout:
             "steps": steps,
             "weight": share,
             "plan": self.plan,
+            "ended_at_ns": self.ended_at,
             **moments,
         }
 

@@ -58,8 +58,8 @@ class Database:
             yield connection
 
     def insert_new(self, table: sa.Table) -> Any:
-        """An INSERT for this dialect that leaves rows alone which are already there."""
-        return self._insert(table).on_conflict_do_nothing()
+        """An INSERT for this dialect that leaves rows alone which are already there; ``rowcount`` tells how many were new."""
+        return self._insert(table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
 
     def upsert(self, table: sa.Table, *, keep: tuple[str, ...] = ()) -> Any:
         """An INSERT that replaces every column but the key and ``keep`` where the row is already there."""

@@ -9,7 +9,9 @@ const TONE = { info: "info", warning: "warn", critical: "bad", emergency: "bad" 
 const SHOWN = 6;
 const PAST = 20;
 
-const rank = (alert) => SEVERITIES.indexOf(alert.severity);
+// A severity not known here counts as a warning: better too loud than unseen.
+const severity = (alert) => (SEVERITIES.includes(alert.severity) ? alert.severity : "warning");
+const rank = (alert) => SEVERITIES.indexOf(severity(alert));
 
 export function alertPart(data, view) {
   const alerts = data.alerts ?? [];
@@ -31,22 +33,24 @@ export function alertPart(data, view) {
 export function verdict(data, open) {
   const sick = (data.endpoints ?? []).filter((endpoint) => endpoint.health === "down" || endpoint.health === "degraded");
   const lost = (data.system?.workers ?? []).filter((worker) => !worker.healthy);
+  const alone = !(data.system?.workers ?? []).length;
   const down = sick.some((endpoint) => endpoint.health === "down");
   const said = [
     ...bySeverity(open),
     ...sick.map((endpoint) => `${endpoint.name} is ${endpoint.health}`),
     lost.length && `${plural(lost.length, "worker")} not answering`,
+    alone && "no worker is running",
   ].filter(Boolean);
   if (!said.length) return { worst: "good", text: well(data) };
   const serious = down || open.some((alert) => rank(alert) >= 2);
-  const mild = !serious && !sick.length && !lost.length && open.every((alert) => alert.severity === "info");
+  const mild = !serious && !sick.length && !lost.length && !alone && open.every((alert) => alert.severity === "info");
   return { worst: serious ? "bad" : mild ? "info" : "warn", text: `${said.join(", ")}.` };
 }
 
 function bySeverity(open) {
-  return [...SEVERITIES].reverse().map((severity) => {
-    const number = open.filter((alert) => alert.severity === severity).length;
-    return number && plural(number, `${severity} alert`);
+  return [...SEVERITIES].reverse().map((name) => {
+    const number = open.filter((alert) => severity(alert) === name).length;
+    return number && plural(number, `${name} alert`);
   });
 }
 
@@ -59,9 +63,9 @@ function well(data) {
 const subject = (alert) => [alert.endpoint, alert.version === null || alert.version === undefined ? null : `v${alert.version}`].filter(Boolean).join(" ");
 
 function openAlert(alert, now, view) {
-  return h("li", { key: String(alert.id), class: `alert ${alert.severity}` },
+  return h("li", { key: String(alert.id), class: `alert ${severity(alert)}` },
     h("div", { class: "alert-what" },
-      h("span", { class: "severity" }, icon(TONE[alert.severity] ?? "info", 16), alert.severity),
+      h("span", { class: "severity" }, icon(TONE[severity(alert)], 16), alert.severity),
       h("strong", null, subject(alert)),
       h("span", { class: "note" }, words(alert.kind)),
       h("span", { class: "note alert-when" },

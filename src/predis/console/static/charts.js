@@ -184,7 +184,7 @@ function bar({ key, point, spacing, x, open }, { y, wide, active }) {
 }
 
 /** Seconds between two points: the median, as a missing point must not stretch the rest. */
-function gap(series) {
+export function gap(series) {
   const steps = series.slice(1).map((point, index) => point.at - series[index].at).filter((step) => step > 0);
   return steps.length ? steps.sort((a, b) => a - b)[Math.floor(steps.length / 2)] : 5;
 }
@@ -202,7 +202,7 @@ export function scoreChart({ name, lines, marks, bounds, size, active, choose, r
   const x = scale(from, to, MARGIN.left, size.width - MARGIN.right - 18);
   const y = scale(low, high, HEIGHT - MARGIN.bottom, MARGIN.top);
   const stops = all.map((point) => ({ ...point, x: x(point.at), y: y(point.value) })).sort((a, b) => a.x - b.x);
-  const place = placer({ left: MARGIN.left, right: size.width, top: MARGIN.top - 8, bottom: HEIGHT - MARGIN.bottom }, lines.flatMap((line) => trace(line, x, y)));
+  const place = placer({ left: MARGIN.left, right: size.width, top: MARGIN.top - 8, bottom: HEIGHT - MARGIN.bottom }, obstacles(lines, marks, x, y));
   const ends = lines.map((line) => endLabel(line, { x, y, place }));
   const crowded = all.length > size.width / 5;
   const stop = stops.find((one) => one.key === active);
@@ -216,6 +216,11 @@ export function scoreChart({ name, lines, marks, bounds, size, active, choose, r
     stop && h("line", { class: "cursor", x1: stop.x, x2: stop.x, y1: MARGIN.top, y2: HEIGHT - MARGIN.bottom }),
     stop && h("g", { class: `hue-${hue(stop.version)}` }, marker(stop.version, stop.x, stop.y, 6)));
 }
+
+const obstacles = (lines, marks, x, y) => [
+  ...lines.flatMap((line) => trace(line, x, y)),
+  ...marks.map(({ at }) => ({ x: x(at) - 1, y: 0, wide: 2, tall: HEIGHT })),
+];
 
 export const hue = (version) => ((version % 6) + 6) % 6;
 
@@ -264,7 +269,8 @@ function reference(line, { x, y, place }) {
   const left = x(line.from);
   const right = Math.max(x(line.to), left + 36);
   const text = `v${line.version} reference ${score(value)}`;
-  const free = [left + 4, right - text.length * CHARACTER, (left + right) / 2, left - text.length * CHARACTER - 4];
+  const wide = text.length * CHARACTER;
+  const free = [...[0, 1, 0.5, 0.25, 0.75, 0.12, 0.88].map((part) => left + 4 + part * (right - left - wide - 4)), left - wide - 4];
   const label = place(text, free.flatMap((at) => [-6, 15].map((offset) => [at, y(value) + offset])));
   const top = known(high) ? Math.max(MARGIN.top - 6, y(high)) : 0;
   const foot = known(low) ? Math.min(HEIGHT - MARGIN.bottom, y(low)) : 0;
@@ -293,11 +299,15 @@ function placer({ left, right, top, bottom }, lines) {
   };
 }
 
+function whiskerBox({ points }, x, y) {
+  const [{ at, low, high }] = points;
+  return points.length === 1 && known(low) && known(high) ? [{ x: x(at) - 5, y: y(high), wide: 10, tall: y(low) - y(high) }] : [];
+}
+
 /** Small boxes along a line and its whiskers, for labels to keep away from. */
 function trace(line, x, y) {
   const box = (across, down) => ({ x: across - 3, y: down - 3, wide: 6, tall: 6 });
-  const single = line.points.length === 1 ? [line.points[0].low, line.points[0].high].filter(known).map((value) => box(x(line.points[0].at), y(value))) : [];
-  return single.concat(line.points.flatMap((point, index) => {
+  return whiskerBox(line, x, y).concat(line.points.flatMap((point, index) => {
     const next = line.points[index + 1] ?? point;
     const [x1, y1, x2, y2] = [x(point.at), y(point.value), x(next.at), y(next.value)];
     const parts = Math.max(1, Math.min(40, Math.ceil((x2 - x1) / 8)));

@@ -25,9 +25,8 @@ export function driftPanel(endpoint, view) {
       h("strong", null, drifted ? `${drifted} of ${plural(inputs.length, "feature")} drifted` : `No drift in ${plural(inputs.length, "feature")}`,
         score && `, score ${score.drifted ? "drifted" : "stable"}`),
       h("span", { class: "note" }, ` v${version.version}, window ${window}, ${short(rows)} rows, ${period(parse(first), parse(last))}`)),
-    h("div", { class: "drift-list", role: "table", "aria-label": "Drift per feature" },
-      head(),
-      (all ? features : features.slice(0, SHOWN)).map(row)),
+    h("div", { class: "drift-lists" }, halves(all ? features : features.slice(0, SHOWN)).map((half) =>
+      h("div", { class: "drift-list", role: "table", "aria-label": "Drift per feature" }, head(), half.map(row)))),
     features.length > SHOWN && h("button", { type: "button", onclick: () => view.set(`all ${key}`, !all) },
       all ? `Show the first ${SHOWN}` : `Show all ${features.length}`));
 }
@@ -35,6 +34,12 @@ export function driftPanel(endpoint, view) {
 function nothing(endpoint) {
   if (!(endpoint.traffic?.requests > 0)) return "No prediction yet, so nothing to compare.";
   return "No drift window is full yet. Inputs are compared with the reference profile of the version, window by window (setting window_rows).";
+}
+
+/** Two columns where the page is wide; one after the other where it is not. */
+function halves(features) {
+  const middle = Math.ceil(features.length / 2);
+  return features.length > 1 ? [features.slice(0, middle), features.slice(middle)] : [features];
 }
 
 const ratio = (feature) => (known(feature.psi) && feature.threshold > 0 ? feature.psi / feature.threshold : -1);

@@ -1,7 +1,7 @@
 // One endpoint: how it is, who answers, how much and how fast, and how good the answers are.
 
 import { h } from "./dom.js";
-import { hue, markText, scoreChart, shareBar, swatch, trafficChart } from "./charts.js";
+import { gap, hue, markText, scoreChart, shareBar, swatch, trafficChart } from "./charts.js";
 import { clock, count, day, exact, figure, interval, known, moment, ms, parse, period, plural, score, share, short, signed, span, when, withUnit } from "./format.js";
 import { driftPanel } from "./drift.js";
 import { retrainingPanel, rolloutPanel } from "./runs.js";
@@ -16,16 +16,23 @@ export function endpointPart(endpoint, data, view) {
   return h("article", { class: "endpoint", key: endpoint.name, id: anchor(endpoint.name), "aria-label": `Endpoint ${endpoint.name}` },
     heading(endpoint, rollouts, retrainings, data.at),
     figures(endpoint),
-    h("div", { class: "grid" },
-      trafficPanel(endpoint, data.at, view),
-      performancePanel(endpoint, own(data.alerts), view)),
+    used(endpoint)
+      ? h("div", { class: "grid", key: "charts" },
+        trafficPanel(endpoint, data.at, view),
+        performancePanel(endpoint, own(data.alerts), view))
+      : unused(endpoint),
     versionPanel(endpoint.versions ?? [], data.at),
-    h("div", { class: "grid even" },
-      driftPanel(endpoint, view),
-      h("div", { class: "column" },
-        rolloutPanel(rollouts, data.at),
-        retrainingPanel(retrainings, data.at))));
+    used(endpoint) && driftPanel(endpoint, view),
+    (used(endpoint) || rollouts.length > 0 || retrainings.length > 0) && h("div", { class: "grid even", key: "runs" },
+      rolloutPanel(rollouts, data.at),
+      retrainingPanel(retrainings, data.at)));
 }
+
+const used = (endpoint) => endpoint.traffic?.requests > 0 || (endpoint.versions ?? []).some((version) => version.performance?.length > 0);
+
+const unused = (endpoint) => panel("Traffic", { name: "traffic" }, empty(
+  h("p", null, "No request yet. Send one to the serving port; traffic, performance and drift appear here:"),
+  h("p", null, h("code", null, `POST /v2/models/${endpoint.name}/infer`))));
 
 // --- heading ----------------------------------------------------------------------------------------------------------
 
@@ -70,7 +77,7 @@ function figures(endpoint) {
     tile(failing.label, h("span", { title: exact(failing.share), class: failing.share >= SERIOUS ? "raised" : null }, share(failing.share)),
       h("span", null, count(traffic.failed), " failed, ", count(traffic.rejected), " rejected in all")),
     tile("Latency p50, p95, p99", latencies(latency), "over the last minutes"),
-    tile("Labels arrived", h("span", { title: exact(labels.coverage) }, share(labels.coverage)),
+    tile("Label coverage", h("span", { title: exact(labels.coverage) }, share(labels.coverage)),
       shareBar(labels.coverage), h("span", null, count(labels.matured), " of ", count(labels.predictions), " predictions")),
     tile("Label age, median", h("span", { title: `${exact(labels.age_s)} s` }, span(labels.age_s)),
       h("span", null, count(feedback.waiting), " waiting, ", count(feedback.duplicates), " duplicates")));
@@ -108,8 +115,7 @@ function trafficPanel(endpoint, now, view) {
   const none = !series.some((point) => point.requests > 0);
   return panel("Traffic", { name: "traffic", note: legend() },
     none
-      ? empty(h("p", null, endpoint.traffic?.requests > 0 ? "No request in the last minutes." : "No request yet. Send one to the serving port:"),
-        !(endpoint.traffic?.requests > 0) && h("p", null, h("code", null, `POST /v2/models/${endpoint.name}/infer`)))
+      ? empty(h("p", null, "No request in the last minutes."))
       : trafficChart({
         series, now, size: view.size(key), active: view.get(key), choose: (at) => view.set(key, at),
         readout: ({ point, spacing, open }) => [
@@ -117,7 +123,8 @@ function trafficPanel(endpoint, now, view) {
           h("div", null, `${exact(point.requests)} requests${open ? " so far" : `, ${short(point.requests / spacing)} per second`}`),
           h("div", null, `${exact(point.failed)} failed`),
         ],
-      }));
+      }),
+    !none && h("p", { class: "note caption" }, `Clock time, one bar per ${span(gap(series))}.`));
 }
 
 const legend = () => h("span", { class: "legend" },
@@ -162,7 +169,7 @@ function performancePanel(endpoint, alerts, view) {
   const lines = versions.map((version) => lineOf(version, metric)).filter(Boolean);
   const { label, bounds } = METRICS[metric];
   const shown = Object.entries(METRICS).map(([value, { label: text }]) => [value, text]);
-  return panel("Performance on matured labels", { name: "performance", tools: choice(view, `metric ${endpoint.name}`, "Score shown", shown, metric) },
+  return panel("Performance on matured labels", { name: "performance", tools: lines.length > 0 && choice(view, `metric ${endpoint.name}`, "Score shown", shown, metric) },
     lines.length
       ? scoreChart({
         name: label, lines, bounds, marks: alertMarks(alerts), size: view.size(key),

@@ -95,7 +95,7 @@ export const moment = (millis) => (Number.isFinite(millis) ? exactFormat.format(
 /** From one moment to another, no longer than needed: 14 Mar 2013, 08:00 to 12:30. */
 export function period(from, to) {
   if (!Number.isFinite(from) || !Number.isFinite(to)) return ABSENT;
-  if (to - from > 4 * 86400e3) return day(from) === day(to) ? day(from) : `${day(from)} to ${day(to)}`;
+  if (to - from > 2 * 86400e3) return day(from) === day(to) ? day(from) : `${day(from)} to ${day(to)}`;
   const [start, end] = [`${day(from)}, ${minuteFormat.format(from)}`, minuteFormat.format(to)];
   return `${start} to ${day(from) === day(to) ? "" : day(to) + ", "}${end}`;
 }

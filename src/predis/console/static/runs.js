@@ -75,8 +75,9 @@ function outcome(rollout) {
 }
 
 const WORD = { pass: "passes", hold: "not decided", fail: "fails" };
-const GATE = { errors: "Errors", latency: "Slow answers", auc: "AUC" };
+const GATE = { errors: "Errors", latency: "Latency", auc: "AUC" };
 // Errors and latency are judged as shares: of failed requests, and of requests slower than the plan allows.
+const SHARE_OF = { errors: "failed requests: ", latency: "slow requests: " };
 const FIGURE = {
   errors: share,
   latency: share,
@@ -88,7 +89,7 @@ function gate(verdict) {
   return h("li", { key: verdict.gate },
     h("span", { class: "gate" }, h("strong", null, GATE[verdict.gate] ?? words(verdict.gate)), pill(tone(verdict.verdict), WORD[verdict.verdict] ?? verdict.verdict)),
     h("span", { class: "gate-figures" },
-      "baseline ", figure(verdict.baseline, text(verdict.baseline)), ", candidate ", figure(verdict.candidate, text(verdict.candidate)),
+      SHARE_OF[verdict.gate] ?? "", "baseline ", figure(verdict.baseline, text(verdict.baseline)), ", candidate ", figure(verdict.candidate, text(verdict.candidate)),
       range && h("span", { class: "note", title: `${exact(verdict.low)} to ${exact(verdict.high)}` }, `, difference ${range}`)),
     verdict.message && h("span", { class: "gate-message note" }, verdict.message));
 }
