@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import os
 import threading
 import time
@@ -104,7 +105,7 @@ class Client:
         """Send a request of the Open Inference Protocol as it stands."""
         body = _json(request)
         answer = self._call(
-            self._serving, "POST", f"/v2/models/{quote(endpoint)}/infer", body=body, again=True
+            self._serving, "POST", path=f"/v2/models/{quote(endpoint)}/infer", body=body, again=True
         )
         return Prediction(
             answer["id"], int(answer["model_version"]), {o["name"]: o["data"] for o in answer["outputs"]}
@@ -116,17 +117,19 @@ class Client:
         Returns once they are durable: how many were received, stored, and duplicates.
         """
         return dict(
-            self._api("POST", f"/endpoints/{quote(endpoint)}/feedback", {"labels": list(labels)}, again=True)
+            self._api(
+                "POST", f"/endpoints/{quote(endpoint)}/feedback", body={"labels": list(labels)}, again=True
+            )
         )
 
     def metadata(self, endpoint: str) -> dict[str, Any]:
         """The data plane's description of an endpoint: inputs, outputs, versions."""
-        return dict(self._call(self._serving, "GET", f"/v2/models/{quote(endpoint)}", again=True))
+        return dict(self._call(self._serving, "GET", path=f"/v2/models/{quote(endpoint)}", again=True))
 
     def ready(self) -> bool:
         """Whether a worker answers and knows its Routes. One try, no patience."""
         try:
-            return bool(self._once(self._serving, "GET", "/v2/health/ready", None).get("ready"))
+            return bool(self._once(self._serving, "GET", path="/v2/health/ready", body=None).get("ready"))
         except PredisError:
             return False
 
@@ -135,10 +138,10 @@ class Client:
     def upload(self, content: bytes | Path) -> str:
         """Store a file and return its digest, by which ``register`` names it."""
         if isinstance(content, bytes):
-            return str(self._api("PUT", "/artifacts", content, again=True)["digest"])
+            return str(self._api("PUT", "/artifacts", body=content, again=True)["digest"])
         with content.open("rb") as file:
             size = content.stat().st_size
-            return str(self._call(self._control, "PUT", _ARTIFACTS, body=file, size=size)["digest"])
+            return str(self._call(self._control, "PUT", path=_ARTIFACTS, body=file, size=size)["digest"])
 
     def register(self, model: str, file: Path, *, format: str, **details: Any) -> dict[str, Any]:
         """Register a version from a file.
@@ -155,7 +158,7 @@ class Client:
             "files": {file.name: self.upload(file)},
             **{k: v for k, v in data.items() if v},
         }
-        return dict(self._api("POST", f"/models/{quote(model)}/versions", body))
+        return dict(self._api("POST", f"/models/{quote(model)}/versions", body=body))
 
     def models(self) -> list[dict[str, Any]]:
         return list(self._api("GET", "/models"))
@@ -171,10 +174,10 @@ class Client:
             self._api("POST", f"/models/{quote(model)}/versions/{quote(str(version))}/verify", again=True)
         )
 
-    def alias(self, model: str, alias: str, version: str | int) -> dict[str, Any]:
+    def alias(self, model: str, alias: str, *, version: str | int) -> dict[str, Any]:
         return dict(
             self._api(
-                "PUT", f"/models/{quote(model)}/aliases/{quote(alias)}", {"version": version}, again=True
+                "PUT", f"/models/{quote(model)}/aliases/{quote(alias)}", body={"version": version}, again=True
             )
         )
 
@@ -184,11 +187,11 @@ class Client:
         self, name: str, model: str, *, config: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
         return dict(
-            self._api("POST", "/endpoints", {"name": name, "model": model, "config": dict(config or {})})
+            self._api("POST", "/endpoints", body={"name": name, "model": model, "config": dict(config or {})})
         )
 
     def configure_endpoint(self, name: str, config: Mapping[str, Any]) -> dict[str, Any]:
-        return dict(self._api("PATCH", f"/endpoints/{quote(name)}", dict(config), again=True))
+        return dict(self._api("PATCH", f"/endpoints/{quote(name)}", body=dict(config), again=True))
 
     def endpoints(self) -> list[dict[str, Any]]:
         return list(self._api("GET", "/endpoints"))
@@ -206,7 +209,7 @@ class Client:
     ) -> dict[str, Any]:
         """Begin to move an endpoint to a version; returns the rollout."""
         body = {"version": version, "strategy": strategy, "plan": dict(plan or {})}
-        return dict(self._api("POST", f"/endpoints/{quote(endpoint)}/deploy", body))
+        return dict(self._api("POST", f"/endpoints/{quote(endpoint)}/deploy", body=body))
 
     def rollouts(self, endpoint: str = "") -> list[dict[str, Any]]:
         return list(self._api("GET", "/rollouts" + (f"?endpoint={quote(endpoint)}" if endpoint else "")))
@@ -238,7 +241,7 @@ class Client:
 
     def health(self) -> dict[str, Any]:
         """The control role's health. One try, no patience."""
-        return dict(self._once(self._control, "GET", "/api/v1/health", None))
+        return dict(self._once(self._control, "GET", path="/api/v1/health", body=None))
 
     # -- the wire ------------------------------------------------------------------------------------------------------
 
@@ -247,16 +250,18 @@ class Client:
             self._fields[endpoint] = self.metadata(endpoint)["inputs"]
         return self._fields[endpoint]
 
-    def _api(self, method: str, path: str, body: Any = None, *, again: bool = False) -> Any:
+    def _api(self, method: str, path: str, *, body: Any = None, again: bool = False) -> Any:
         raw = body if body is None or isinstance(body, bytes) else _json(body)
-        return self._call(self._control, method, "/api/v1" + path, body=raw, again=again or method == "GET")
+        return self._call(
+            self._control, method, path="/api/v1" + path, body=raw, again=again or method == "GET"
+        )
 
     def _call(
         self,
         server: _Server,
         method: str,
-        path: str,
         *,
+        path: str,
         body: bytes | IO[bytes] | None = None,
         again: bool = False,
         size: int = 0,
@@ -266,7 +271,7 @@ class Client:
         pause = _PAUSE_S
         while True:
             try:
-                return self._once(server, method, path, body, size=size)
+                return self._once(server, method, path=path, body=body, size=size)
             except PredisError as error:
                 retry = isinstance(error, Unreachable) and (again or error.args[1:] == ("unsent",))
                 retry = retry or (again and error.code in ("not_ready", "overloaded", "unavailable"))
@@ -276,9 +281,9 @@ class Client:
             pause = min(pause * 2, 1.0)
 
     def _once(
-        self, server: _Server, method: str, path: str, body: bytes | IO[bytes] | None, *, size: int = 0
+        self, server: _Server, method: str, *, path: str, body: bytes | IO[bytes] | None, size: int = 0
     ) -> Any:
-        status, content = server.exchange(method, path, body, headers=self._headers, size=size)
+        status, content = server.exchange(method, path, body=body, headers=self._headers, size=size)
         try:
             document = json.loads(content) if content else {}
         except ValueError:
@@ -305,7 +310,7 @@ class _Server:
         self._local = threading.local()
 
     def exchange(
-        self, method: str, path: str, body: bytes | IO[bytes] | None, *, headers: Mapping[str, str], size: int
+        self, method: str, path: str, *, body: bytes | IO[bytes] | None, headers: Mapping[str, str], size: int
     ) -> tuple[int, bytes]:
         """
         Raises:
@@ -347,7 +352,7 @@ def _tensor(field: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict
     name = field["name"]
     data = [row.get(name) for row in rows]
     if field["datatype"].startswith("FP"):
-        data = [float(v) if type(v) is int else None if v != v else v for v in data]
+        data = [None if type(v) is float and math.isnan(v) else v for v in data]
     return {
         "name": name,
         "datatype": field["datatype"],

@@ -221,7 +221,7 @@ def check_port(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise _bind_error(error, host, port) from None
+            raise _bind_error(error, host, port=port) from None
 
 
 def listen(host: str, port: int, *, shared: bool) -> socket.socket:
@@ -239,7 +239,7 @@ def listen(host: str, port: int, *, shared: bool) -> socket.socket:
         made.bind((host, port))
     except OSError as error:
         made.close()
-        raise _bind_error(error, host, port) from None
+        raise _bind_error(error, host, port=port) from None
     made.listen(2048)
     made.setblocking(False)
     return made
@@ -274,7 +274,7 @@ def _run_serving(settings: Settings, index: int) -> None:
     worker = ServingWorker(settings, index)
     worker.start()
     try:
-        _serve(worker.app, server_socket, settings, lifespan="off")
+        _serve(worker.app, server_socket, settings=settings, lifespan="off")
     finally:
         worker.stop()
 
@@ -283,10 +283,10 @@ def _run_control(settings: Settings) -> None:
     from predis.app.control import Platform, control_app
 
     server_socket = listen(settings.host, settings.control_port, shared=False)
-    _serve(control_app(Platform(settings)), server_socket, settings, lifespan="on")
+    _serve(control_app(Platform(settings)), server_socket, settings=settings, lifespan="on")
 
 
-def _serve(app: Any, server_socket: socket.socket, settings: Settings, *, lifespan: Any) -> None:
+def _serve(app: Any, server_socket: socket.socket, *, settings: Settings, lifespan: Any) -> None:
     """uvicorn on a socket of ours: it stops accepting on SIGTERM, lets requests finish within ``drain_s``, then returns."""
     import uvicorn
 
@@ -320,7 +320,7 @@ def _end_with_supervisor() -> None:
     os._exit(1)
 
 
-def _bind_error(error: OSError, host: str, port: int) -> SetupError:
+def _bind_error(error: OSError, host: str, *, port: int) -> SetupError:
     if error.errno == errno.EADDRINUSE:
         return PortInUse(
             f"port {port} on {host} is in use by another program; stop it, or choose another with --http-port / --control-port"

@@ -67,7 +67,7 @@ class Platform:
         self.registry = Registry(
             database, self.artifacts, clock=clock, bus=self.bus, inspect=runtimes.inspect
         )
-        self.endpoints = Endpoints(database, self.registry, clock)
+        self.endpoints = Endpoints(database, self.registry, clock=clock)
         self.version_of = lru_cache(_VERSIONS_KEPT)(self._version_of)
         self.profile_of = lru_cache(_VERSIONS_KEPT)(self._profile_of)
         self.ingest = Ingest(
@@ -90,7 +90,7 @@ class Platform:
             clock=clock,
             down_s=settings.endpoint_down_s,
         )
-        self.rollouts = Rollouts(database, self.endpoints, self.registry, clock=clock, bus=self.bus)
+        self.rollouts = Rollouts(database, self.endpoints, registry=self.registry, clock=clock, bus=self.bus)
         self.retrainings = Retrainings(self._retraining_parts(), settings=settings, clock=clock, bus=self.bus)
         self.overview = Overview(self._overview_parts(), clock)
         self.bus.subscribe(AlertRaised, self.retrainings.on_alert)
@@ -106,12 +106,12 @@ class Platform:
         """The duties of the control role, each in a thread of its own."""
         settings = self.settings
         return [
-            Loop("ingest", settings.ingest_ms / 1000, self._take_in),
-            Loop("log", 1.0, self.log.look),
-            Loop("rollouts", settings.rollout_tick_ms / 1000, self.rollouts.tick),
-            Loop("checks", settings.check_ms / 1000, self._check),
-            Loop("retraining", 1.0, self.retrainings.tick),
-            Loop("housekeeping", _HOUR_S, self._tidy),
+            Loop("ingest", settings.ingest_ms / 1000, work=self._take_in),
+            Loop("log", 1.0, work=self.log.look),
+            Loop("rollouts", settings.rollout_tick_ms / 1000, work=self.rollouts.tick),
+            Loop("checks", settings.check_ms / 1000, work=self._check),
+            Loop("retraining", 1.0, work=self.retrainings.tick),
+            Loop("housekeeping", _HOUR_S, work=self._tidy),
         ]
 
     def close(self) -> None:
@@ -132,13 +132,13 @@ class Platform:
         with self.database.write() as connection:
             MonitoringStore(self.database).forget_predictions(connection, before=before)
 
-    def _version_of(self, tenant: str, endpoint: str, number: int) -> Version | None:
+    def _version_of(self, tenant: str, endpoint: str, *, number: int) -> Version | None:
         try:
-            return self.registry.version(tenant, self.endpoints.get(tenant, endpoint).model, number)
+            return self.registry.version(tenant, self.endpoints.get(tenant, endpoint).model, reference=number)
         except LookupError:
             return None
 
-    def _profile_of(self, tenant: str, endpoint: str, number: int) -> Profile | None:
+    def _profile_of(self, tenant: str, endpoint: str, *, number: int) -> Profile | None:
         version = self.version_of(tenant, endpoint, number)
         return Profile.from_dict(version.profile) if version and version.profile else None
 
@@ -194,7 +194,7 @@ class _Landscape:
 class Loop:
     """One duty, again and again until stopped. What goes wrong in one round is logged; the next round tries again."""
 
-    def __init__(self, name: str, period_s: float, work: Callable[[], object]) -> None:
+    def __init__(self, name: str, period_s: float, *, work: Callable[[], object]) -> None:
         self._name = name
         self._period_s = period_s
         self._work = work
@@ -304,16 +304,16 @@ def _translate_errors(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        return _plain_error(400, f"{where}: {first['msg']}", "invalid_input")
+        return _plain_error(400, f"{where}: {first['msg']}", code="invalid_input")
 
     async def http_error(_request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid_input")
-        return _plain_error(error.status_code, f"{error.detail}", code)
+        return _plain_error(error.status_code, f"{error.detail}", code=code)
 
     async def unexpected(request: Request, error: Exception) -> Response:
         log.error("a request to %s failed", request.url.path, exc_info=error)
-        return _plain_error(500, "an internal error; the server's log has it", "internal")
+        return _plain_error(500, "an internal error; the server's log has it", code="internal")
 
     app.add_exception_handler(PredisError, predis_error)
     app.add_exception_handler(RequestValidationError, invalid)
@@ -321,7 +321,7 @@ def _translate_errors(app: FastAPI) -> None:
     app.add_exception_handler(Exception, unexpected)
 
 
-def _plain_error(status: int, message: str, code: str) -> Response:
+def _plain_error(status: int, message: str, *, code: str) -> Response:
     import orjson
 
     return Response(orjson.dumps({"error": message, "code": code}), status, media_type="application/json")

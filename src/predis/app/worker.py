@@ -28,7 +28,7 @@ class Library:
         self._limits = limits
 
     def version(self, endpoint: Endpoint, number: int) -> Version:
-        return self._registry.version(endpoint.tenant, endpoint.model, number)
+        return self._registry.version(endpoint.tenant, endpoint.model, reference=number)
 
     def open(self, version: Version, endpoint: str) -> ServedVersion:
         contents = self._registry.read_files(version)

@@ -73,7 +73,7 @@ def register(
             details["signature"] = json.loads(details["signature"].read_text())
         except ValueError as error:
             raise InvalidInput(f"the signature is not JSON: {error}") from None
-    version = client(control, serving, key).register(name, file, format=kind, **details)
+    version = client(control, serving, key=key).register(name, file, format=kind, **details)
     if as_json:
         show_json(version)
         return
@@ -91,7 +91,7 @@ def register(
 @remote
 def list_models(name: str | None, as_json: bool, *, control: str, serving: str, key: str) -> None:
     """List models, or the versions of model NAME."""
-    server = client(control, serving, key)
+    server = client(control, serving, key=key)
     if name is None:
         rows = server.models()
         columns = {
@@ -122,7 +122,7 @@ def list_models(name: str | None, as_json: bool, *, control: str, serving: str, 
 @remote
 def show(name: str, version: str, as_json: bool, *, control: str, serving: str, key: str) -> None:
     """Show one version of model NAME: a number, an alias, or latest."""
-    found = client(control, serving, key).version(name, version)
+    found = client(control, serving, key=key).version(name, version)
     if as_json:
         show_json(found)
         return
@@ -159,7 +159,7 @@ def show(name: str, version: str, as_json: bool, *, control: str, serving: str, 
 @remote
 def verify(name: str, version: str, as_json: bool, *, control: str, serving: str, key: str) -> None:
     """Read every file of a version and compare its digest; exits with 1 where one differs."""
-    report = client(control, serving, key).verify(name, version)
+    report = client(control, serving, key=key).verify(name, version)
     if as_json:
         show_json(report)
     else:
@@ -182,5 +182,5 @@ def alias(name: str, alias: str, *, version: str, control: str, serving: str, ke
     \b
     predis model alias churn champion 7
     """
-    moved = client(control, serving, key).alias(name, alias, version)
+    moved = client(control, serving, key=key).alias(name, alias, version=version)
     click.echo(f"{name}@{alias} is version {moved['version']}")

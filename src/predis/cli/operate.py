@@ -42,7 +42,7 @@ def create(
     """
     if bool(train) != bool(label):
         raise InvalidInput("--train and --label go together")
-    server = client(control, serving, key)
+    server = client(control, serving, key=key)
     config = {"retraining": {"train": train, "label": label}} if train else {}
     server.create_endpoint(name, model, config=config)
     click.echo(f"endpoint {name} created")
@@ -55,7 +55,7 @@ def create(
 @remote
 def list_endpoints(as_json: bool, *, control: str, serving: str, key: str) -> None:
     """List endpoints with what answers them."""
-    rows = client(control, serving, key).endpoints()
+    rows = client(control, serving, key=key).endpoints()
     if as_json:
         show_json(rows)
         return
@@ -82,7 +82,7 @@ def list_endpoints(as_json: bool, *, control: str, serving: str, key: str) -> No
 @remote
 def show(name: str, as_json: bool, *, control: str, serving: str, key: str) -> None:
     """Show endpoint NAME, its Route and configuration."""
-    found = client(control, serving, key).endpoint(name)
+    found = client(control, serving, key=key).endpoint(name)
     if as_json:
         show_json(found)
         return
@@ -169,7 +169,7 @@ def rollout() -> None:
 @remote
 def list_rollouts(endpoint: str, as_json: bool, *, control: str, serving: str, key: str) -> None:
     """List rollouts, newest first."""
-    rows = client(control, serving, key).rollouts(endpoint)
+    rows = client(control, serving, key=key).rollouts(endpoint)
     if as_json:
         show_json(rows)
         return
@@ -186,7 +186,7 @@ def list_rollouts(endpoint: str, as_json: bool, *, control: str, serving: str, k
 @remote
 def show_rollout(number: int, as_json: bool, *, control: str, serving: str, key: str) -> None:
     """Show one rollout with what its gates say."""
-    found = client(control, serving, key).rollout(number)
+    found = client(control, serving, key=key).rollout(number)
     if as_json:
         show_json(found)
         return
@@ -226,7 +226,7 @@ def show_rollout(number: int, as_json: bool, *, control: str, serving: str, key:
 @remote
 def promote(number: int, *, control: str, serving: str, key: str) -> None:
     """Give the candidate everything, whatever the gates still wait for."""
-    server = client(control, serving, key)
+    server = client(control, serving, key=key)
     _follow(server, server.promote(number))
 
 
@@ -235,7 +235,7 @@ def promote(number: int, *, control: str, serving: str, key: str) -> None:
 @remote
 def abort(number: int, *, control: str, serving: str, key: str) -> None:
     """Put the baseline back."""
-    server = client(control, serving, key)
+    server = client(control, serving, key=key)
     _follow(server, server.abort(number))
 
 
@@ -275,7 +275,9 @@ def predict(
         isinstance(found, list) and found and all(isinstance(row, dict) for row in found)
     ):
         raise InvalidInput("ROWS must be a JSON object of input values, or a list of at least one")
-    answer = client(control, serving, key).predict(endpoint, found, id=prediction_id, routing_key=routing_key)
+    answer = client(control, serving, key=key).predict(
+        endpoint, found, id=prediction_id, routing_key=routing_key
+    )
     if as_json:
         show_json({"id": answer.id, "version": answer.version, "outputs": dict(answer.outputs)})
         return
@@ -298,7 +300,7 @@ def feedback(
     \b
     predis feedback churn 6f1c2a 1
     """
-    stored = client(control, serving, key).feedback(
+    stored = client(control, serving, key=key).feedback(
         endpoint, [{"id": prediction, "row": row, "label": label}]
     )
     click.echo("stored" if stored["stored"] else "this prediction has a label already; nothing was changed")

@@ -49,7 +49,7 @@ def as_json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(command)
 
 
-def client(control: str, serving: str, key: str) -> Client:
+def client(control: str, serving: str, *, key: str) -> Client:
     """A client with little patience: a person is waiting."""
     return Client(control, serving, key=key, retry_s=2.0)
 

@@ -211,7 +211,7 @@ def wait_ready(settings: Settings, *, stopped: Callable[[], bool] = lambda: Fals
 
 def urls(settings: Settings) -> tuple[str, str]:
     """Where control and the data plane can be reached from this machine."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104
     return f"http://{host}:{settings.control_port}", f"http://{host}:{settings.http_port}"
 
 
@@ -242,7 +242,7 @@ def _examine(settings: Settings) -> list[dict[str, Any]]:
 
     client = Client(*urls(settings), retry_s=0.0)
     findings = [
-        look("Python", lambda: _python()),
+        look("Python", _python),
         look("home folder", lambda: _home(settings)),
         look("disk", lambda: _disk(settings)),
         look("state database", lambda: _database(settings)),
@@ -255,8 +255,8 @@ def _examine(settings: Settings) -> list[dict[str, Any]]:
             {"what": "serving", "ok": client.ready(), "found": "ready" if client.ready() else "not ready"}
         )
     except PredisError:
-        for port in (settings.control_port, settings.http_port):
-            findings.append(look(f"port {port}", partial(_free, settings.host, port)))
+        ports = (settings.control_port, settings.http_port)
+        findings.extend(look(f"port {port}", partial(_free, settings.host, port)) for port in ports)
     return findings
 
 
@@ -268,8 +268,6 @@ def _free(host: str, port: int) -> str:
 
 
 def _python() -> str:
-    if sys.version_info < (3, 11):
-        raise SetupError(f"Python {platform.python_version()} is too old; Predis needs 3.11 or newer")
     return platform.python_version()
 
 

@@ -27,7 +27,7 @@ def monitor(
     predis monitor
     predis monitor flight-delay --drift
     """
-    server = client(control, serving, key)
+    server = client(control, serving, key=key)
     while True:
         found = server.overview(endpoint)
         if as_json:
@@ -57,7 +57,7 @@ def monitor(
 def alerts(endpoint: str, *, only_open: bool, as_json: bool, control: str, serving: str, key: str) -> None:
     """List alerts, newest first."""
     found = [
-        a for a in client(control, serving, key).alerts(endpoint) if not only_open or a["state"] == "open"
+        a for a in client(control, serving, key=key).alerts(endpoint) if not only_open or a["state"] == "open"
     ]
     show_json(found) if as_json else _show_alerts(found, empty="No alerts.")
 
@@ -77,7 +77,7 @@ def retrain(
     predis retrain churn --wait
     predis retrain --list
     """
-    server = client(control, serving, key)
+    server = client(control, serving, key=key)
     if only_list:
         _show_runs(server.retrainings(endpoint), as_json=as_json)
         return

@@ -75,7 +75,7 @@ class Overview:
                 "journal": parts.store.journal_totals(CONSUMER),
             },
             "endpoints": [
-                self._endpoint(e, alerts, now, up=any(alive(w, now) for w in workers)) for e in chosen
+                self._endpoint(e, alerts, now=now, up=any(alive(w, now) for w in workers)) for e in chosen
             ],
             "alerts": alerts,
             "rollouts": [
@@ -85,18 +85,21 @@ class Overview:
         }
 
     def _endpoint(
-        self, endpoint: Endpoint, alerts: list[dict[str, Any]], now: int, *, up: bool
+        self, endpoint: Endpoint, alerts: list[dict[str, Any]], *, now: int, up: bool
     ) -> dict[str, Any]:
         store = self._parts.store
         route = self._parts.endpoints.current_route(endpoint)
         counters = store.all_counters(endpoint.tenant, endpoint.name)
         slots = store.recent_slots(endpoint.tenant, endpoint.name, since=now - (SERIES_SLOTS + 1) * SLOT)
         feedback = store.feedback_totals(endpoint.tenant, endpoint.name)
-        versions = [self._version(endpoint, number, route, counters) for number in _shown(route, counters)]
+        versions = [
+            self._version(endpoint, number, route=route, counters=counters)
+            for number in _shown(route, counters)
+        ]
         return {
             "name": endpoint.name,
             "model": endpoint.model,
-            "health": _health(endpoint, route, alerts, up=up),
+            "health": _health(endpoint, route, alerts=alerts, up=up),
             "route": route.to_dict(),
             "traffic": {
                 **{
@@ -107,11 +110,11 @@ class Overview:
                 "series": _series(slots, now),
             },
             "latency_ms": _latency_ms(slots, counters),
-            "labels": self._labels(endpoint, counters, feedback),
+            "labels": self._labels(endpoint, counters, feedback=feedback),
             "versions": versions,
         }
 
-    def _labels(self, endpoint: Endpoint, counters: list[Row], feedback: Row) -> dict[str, Any]:
+    def _labels(self, endpoint: Endpoint, counters: list[Row], *, feedback: Row) -> dict[str, Any]:
         rows, matured = (sum(row[name] for row in counters) for name in ("rows", "matured"))
         ages = []
         for row in counters:
@@ -125,8 +128,10 @@ class Overview:
             "feedback": feedback,
         }
 
-    def _version(self, endpoint: Endpoint, number: int, route: Route, counters: list[Row]) -> dict[str, Any]:
-        version = self._parts.registry.version(endpoint.tenant, endpoint.model, number)
+    def _version(
+        self, endpoint: Endpoint, number: int, *, route: Route, counters: list[Row]
+    ) -> dict[str, Any]:
+        version = self._parts.registry.version(endpoint.tenant, endpoint.model, reference=number)
         key = {"tenant": endpoint.tenant, "endpoint": endpoint.name, "version": number}
         counted = next((row for row in counters if row["version"] == number), None)
         reference = {name: version.metrics.get(name) for name in ("auc", "auc_low", "auc_high", "ks", "gini")}
@@ -174,7 +179,7 @@ def _role(number: int, route: Route) -> str:
     )
 
 
-def _health(endpoint: Endpoint, route: Route, alerts: list[dict[str, Any]], *, up: bool) -> str:
+def _health(endpoint: Endpoint, route: Route, *, alerts: list[dict[str, Any]], up: bool) -> str:
     if not route.weights:
         return "idle"
     worst = {a["severity"] for a in alerts if a["endpoint"] == endpoint.name and a["state"] == "open"}

@@ -75,7 +75,7 @@ def load() -> pd.DataFrame:
     folder = _folder()
     flights = _read_flights(folder)
     scheduled = pd.to_datetime(flights[["year", "month", "day", "hour", "minute"]]).dt.as_unit("ns")
-    block = _block_minutes(flights, _read(folder, "airports.csv", ("faa", "tz", "dst")))
+    block = _block_minutes(flights, _read(folder, "airports.csv", columns=("faa", "tz", "dst")))
     flights = flights.assign(
         scheduled=scheduled,
         landed=scheduled + pd.to_timedelta(block + flights["arr_delay"], unit="min"),
@@ -134,7 +134,7 @@ def fit(frame: pd.DataFrame, levels: Levels, *, threads: int = 1) -> lightgbm.Bo
 
 
 def score(
-    model: lightgbm.Booster, frame: pd.DataFrame, levels: Levels, *, threads: int = 1
+    model: lightgbm.Booster, frame: pd.DataFrame, *, levels: Levels, threads: int = 1
 ) -> NDArray[np.float64]:
     """The probability of ``late`` for each row, float64[rows]; ``levels`` are those ``model`` was fitted with."""
     rows = _known(encode(frame, levels))
@@ -162,7 +162,7 @@ def _read_flights(folder: Path) -> pd.DataFrame:
     return flights[flights["arr_delay"].notna()].reset_index(drop=True)
 
 
-def _read(folder: Path, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
+def _read(folder: Path, name: str, *, columns: tuple[str, ...]) -> pd.DataFrame:
     return _parse(io.BytesIO((folder / name).read_bytes()), columns)
 
 
@@ -191,12 +191,12 @@ def _block_minutes(flights: pd.DataFrame, airports: pd.DataFrame) -> pd.Series:
 
 
 def _with_weather(flights: pd.DataFrame, folder: Path) -> pd.DataFrame:
-    weather = _read(folder, "weather.csv", ("origin", "time_hour", *WEATHER))
+    weather = _read(folder, "weather.csv", columns=("origin", "time_hour", *WEATHER))
     return flights.merge(weather, on=["origin", "time_hour"], how="left", validate="many_to_one")
 
 
 def _with_planes(flights: pd.DataFrame, folder: Path) -> pd.DataFrame:
-    planes = _read(folder, "planes.csv", ("tailnum", "year", "seats")).set_index("tailnum")
+    planes = _read(folder, "planes.csv", columns=("tailnum", "year", "seats")).set_index("tailnum")
     built = flights["tailnum"].map(planes["year"])
     return flights.assign(plane_age=flights["year"] - built, seats=flights["tailnum"].map(planes["seats"]))
 

@@ -6,6 +6,7 @@ after everything that left before that landing has been asked for. Nothing is lo
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -48,7 +49,7 @@ class Replay:
         prefix: starts every prediction's id.
     """
 
-    def __init__(self, client: Client, endpoint: str, flights: pd.DataFrame, *, prefix: str) -> None:
+    def __init__(self, client: Client, endpoint: str, *, flights: pd.DataFrame, prefix: str) -> None:
         self._client = client
         self._endpoint = endpoint
         self._prefix = prefix
@@ -125,5 +126,5 @@ def _columns(flights: pd.DataFrame) -> list[tuple[str, str, list[Any]]]:
         if name in CATEGORICALS:
             found.append((name, "BYTES", column.tolist()))
         else:
-            found.append((name, "FP64", [None if v != v else v for v in column.tolist()]))
+            found.append((name, "FP64", [None if math.isnan(v) else v for v in column.tolist()]))
     return found

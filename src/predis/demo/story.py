@@ -171,7 +171,7 @@ class Story:
             self._wait_ready()
             self._first_model(train)
             broken = self._fit(train, name="broken", inverted=True)
-            self._replay = replay = Replay(self._client, ENDPOINT, later, prefix="flight")
+            self._replay = replay = Replay(self._client, ENDPOINT, flights=later, prefix="flight")
             self._scene.total = replay.total
             replay_started = time.monotonic()
             self._act("flying")
@@ -180,11 +180,11 @@ class Story:
             self._act("measuring the renewed model")
             replay.run(lambda sent: sent < promoted_at + MEASURE_FLIGHTS)
             if self.figures.promoted:
-                self._break(broken, replay, _signature(train))
+                self._break(broken, replay, signature=_signature(train))
             self.figures.requests_per_second = replay.progress.requests / (time.monotonic() - replay_started)
             self._act("counting")
             self._settle(replay)
-            self._measure(replay, later, train)
+            self._measure(replay, later, train=train)
         self.figures.seconds = round(time.monotonic() - self._started, 1)
         self.figures.milestones = [vars(milestone) for milestone in self._scene.milestones]
 
@@ -230,7 +230,7 @@ class Story:
         self._wait(self._client.deploy(ENDPOINT, version["version"], strategy="direct")["id"])
         self._say(f"endpoint {ENDPOINT} answers with version {version['version']}")
 
-    def _break(self, file: Path, replay: Replay, signature: dict[str, Any]) -> None:
+    def _break(self, file: Path, replay: Replay, *, signature: dict[str, Any]) -> None:
         """Register the inverted model and deploy it as a canary, and let the gates have it."""
         self._act("deploying a broken version")
         version = self._client.register(
@@ -286,7 +286,7 @@ class Story:
         last, decided = broken["last_at_ns"], rollout["ended_at_ns"]
         figures.abort_seconds = round(max(0.0, (last - decided) / 1e9), 3)
 
-    def _measure(self, replay: Replay, later: pd.DataFrame, train: pd.DataFrame) -> None:
+    def _measure(self, replay: Replay, later: pd.DataFrame, *, train: pd.DataFrame) -> None:
         """Frozen against renewed model on the same flights: those that the renewed version answered once it was promoted."""
         figures = self.figures
         if figures.retrained_version is None:
@@ -296,7 +296,7 @@ class Story:
             return
         levels = data.levels(data.holdout(train, days=HOLDOUT_DAYS)[0])
         frozen = data.score(
-            _booster(Path(self._folder.name) / "model" / "model.txt"), later.iloc[chosen], levels
+            _booster(Path(self._folder.name) / "model" / "model.txt"), later.iloc[chosen], levels=levels
         )
         labels = replay.labels()[chosen]
         found = compare_auc(frozen, replay.progress.scores[chosen], label=labels)

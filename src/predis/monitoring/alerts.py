@@ -68,7 +68,7 @@ class Alerts:
         self._bus = bus
         self._calm: dict[int, int] = {}
 
-    def report(self, tenant: str, endpoint: str, findings: list[Finding]) -> None:
+    def report(self, tenant: str, endpoint: str, *, findings: list[Finding]) -> None:
         """Tell everything that is wrong with an endpoint now; what is open and not among it calms down."""
         for finding in findings:
             self._raise(finding)
@@ -96,7 +96,7 @@ class Alerts:
                 )
             else:
                 alert = found["id"]
-                self._store.update_alert(connection, alert, {**values, "looks": found["looks"] + 1})
+                self._store.update_alert(connection, alert, values={**values, "looks": found["looks"] + 1})
         self._calm.pop(alert, None)
         if found is None or Severity[found["severity"].upper()] < finding.severity:
             event = AlertRaised(
@@ -116,7 +116,7 @@ class Alerts:
             return
         now = self._clock.time_ns()
         with self._database.write() as connection:
-            self._store.update_alert(connection, alert["id"], {"state": "resolved", "ended_at": now})
+            self._store.update_alert(connection, alert["id"], values={"state": "resolved", "ended_at": now})
         del self._calm[alert["id"]]
         self._bus.publish(
             AlertResolved(tenant=alert["tenant"], at_ns=now, alert=alert["id"], endpoint=alert["endpoint"])

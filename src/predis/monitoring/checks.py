@@ -48,7 +48,9 @@ class Watched:
     profile: Profile | None
 
 
-def check_performance(watched: Watched, windows: Sequence[Mapping[str, Any]], rules: Rules) -> Finding | None:
+def check_performance(
+    watched: Watched, windows: Sequence[Mapping[str, Any]], *, rules: Rules
+) -> Finding | None:
     """Decay: in each of the newest ``decay_windows`` windows the AUC is below the reference by more than the margin, and by more
     than chance (one-sided 95 %, with the uncertainty of both). ``windows`` newest first."""
     newest = windows[: rules.decay_windows]
@@ -56,7 +58,7 @@ def check_performance(watched: Watched, windows: Sequence[Mapping[str, Any]], ru
     if reference is None or len(newest) < rules.decay_windows:
         return None
     reference_error = _error(watched.reference)
-    losses = [_loss(window["scores"], reference, reference_error) for window in newest]
+    losses = [_loss(window["scores"], reference, reference_error=reference_error) for window in newest]
     if any(low is None or low <= rules.decay_margin for _, low in losses):
         return None
     scores = newest[0]["scores"]
@@ -81,7 +83,9 @@ def check_performance(watched: Watched, windows: Sequence[Mapping[str, Any]], ru
     )
 
 
-def _loss(scores: Mapping[str, Any], reference: float, reference_error: float) -> tuple[float, float | None]:
+def _loss(
+    scores: Mapping[str, Any], reference: float, *, reference_error: float
+) -> tuple[float, float | None]:
     """AUC lost against the reference, and the lower end of its one-sided 95 % interval."""
     if scores.get("auc") is None:
         return 0.0, None
@@ -93,19 +97,21 @@ def _error(scores: Mapping[str, Any]) -> float:
     return float(scores["auc_high"] - scores["auc_low"]) / (2 * _Z95)
 
 
-def drift_of(profile: Profile, windows: Sequence[Mapping[str, Any]], rules: Rules) -> list[dict[str, Any]]:
+def drift_of(profile: Profile, windows: Sequence[Mapping[str, Any]], *, rules: Rules) -> list[dict[str, Any]]:
     """Each feature's drift over the closed windows given (newest first), and the score's: largest PSI first."""
     ordered = list(reversed(windows))
     counts = [split_features(profile, window["features"]) for window in ordered]
     scores = [unpack_counts(window["scores"]) for window in ordered]
     found = []
     for place, (bins, reference) in enumerate(zip(profile.bins, profile.counts, strict=True)):
-        found.append(_drift(bins.name, bins.kind, reference, [c[place] for c in counts], rules))
-    found.append(_drift("(score)", "score", profile.score_counts, scores, rules))
+        found.append(
+            _drift(bins.name, bins.kind, reference=reference, counts=[c[place] for c in counts], rules=rules)
+        )
+    found.append(_drift("(score)", "score", reference=profile.score_counts, counts=scores, rules=rules))
     return sorted(found, key=lambda row: -row["psi"])
 
 
-def _drift(name: str, kind: str, reference: Any, counts: Sequence[Any], rules: Rules) -> dict[str, Any]:
+def _drift(name: str, kind: str, *, reference: Any, counts: Sequence[Any], rules: Rules) -> dict[str, Any]:
     detector = PsiDetector(reference, alpha=rules.drift_alpha, floor=rules.drift_floor)
     history = []
     for window in counts:
@@ -125,13 +131,13 @@ def _drift(name: str, kind: str, reference: Any, counts: Sequence[Any], rules: R
     }
 
 
-def check_drift(watched: Watched, windows: Sequence[Mapping[str, Any]], rules: Rules) -> Finding | None:
+def check_drift(watched: Watched, windows: Sequence[Mapping[str, Any]], *, rules: Rules) -> Finding | None:
     """Persistent drift of inputs: information, or a warning where it is large or wide. ``windows`` newest first."""
     if watched.profile is None or len(windows) < 2:
         return None
     drift = [
         row
-        for row in drift_of(watched.profile, windows, rules)
+        for row in drift_of(watched.profile, windows, rules=rules)
         if row["persistent"] and row["drifted"] and row["kind"] != "score"
     ]
     if not drift:
@@ -153,7 +159,7 @@ def check_drift(watched: Watched, windows: Sequence[Mapping[str, Any]], rules: R
 
 
 def check_traffic(
-    tenant: str, endpoint: str, slots: Sequence[Mapping[str, Any]], rules: Rules
+    tenant: str, endpoint: str, *, slots: Sequence[Mapping[str, Any]], rules: Rules
 ) -> list[Finding]:
     """Errors and latency over the newest minute of traffic. Fewer than 50 requests prove nothing and raise nothing."""
     requests = sum(slot["requests"] for slot in slots)
@@ -173,7 +179,7 @@ def check_traffic(
                 message=f"{failed} of {requests} predictions failed in the last minute ({failed / requests:.1%})",
                 command=f"predis monitor {endpoint}",
                 evidence={"failed": failed, "requests": requests},
-            )  # fmt: skip
+            )
         )
     counts = sum(unpack_counts(slot["latency"]) for slot in slots)
     p99_ms = latency.quantile(counts, 0.99) * 1000
@@ -188,7 +194,7 @@ def check_traffic(
                 message=f"p99 latency was {p99_ms:.0f} ms in the last minute; the limit is {rules.latency_limit_ms:.0f} ms",
                 command=f"predis monitor {endpoint}",
                 evidence={"p99_ms": p99_ms, "requests": requests},
-            )  # fmt: skip
+            )
         )
     return findings
 

@@ -50,7 +50,7 @@ class EvidenceReader:
             }  # fmt: skip
         return Mark(now, found)
 
-    def p99_s(self, tenant: str, endpoint: str, version: int) -> float | None:
+    def p99_s(self, tenant: str, endpoint: str, *, version: int) -> float | None:
         """p99 latency of a version so far, in seconds; None before its first answer."""
         for row in self._store.all_counters(tenant, endpoint):
             if row["version"] == version:
@@ -58,7 +58,7 @@ class EvidenceReader:
                 return found if np.isfinite(found) else None
         return None
 
-    def side(self, tenant: str, endpoint: str, version: int, *, mark: Mark, slow_s: float) -> Side:
+    def side(self, tenant: str, endpoint: str, *, version: int, mark: Mark, slow_s: float) -> Side:
         """What a version did since the mark."""
         row = next((r for r in self._store.all_counters(tenant, endpoint) if r["version"] == version), None)
         if row is None:

@@ -37,7 +37,7 @@ class Feedback:
         self._clock = clock
         self._window_rows = window_rows
 
-    def store(self, tenant: str, endpoint: str, labels: Sequence[Any]) -> dict[str, int]:
+    def store(self, tenant: str, endpoint: str, *, labels: Sequence[Any]) -> dict[str, int]:
         """Make labels durable. All of them or, if one cannot be used, none.
 
         Args:
@@ -53,7 +53,7 @@ class Feedback:
         if len(labels) > MAX_LABELS:
             raise TooLarge(f"{len(labels)} labels; send at most {MAX_LABELS} at once")
         now = self._clock.time_ns()
-        rows = [_row(label, place, now) for place, label in enumerate(labels)]
+        rows = [_row(label, place, now=now) for place, label in enumerate(labels)]
         key = {"tenant": tenant, "endpoint": endpoint}
         with self._database.write() as connection:
             stored = self._store.add_feedback(connection, [{**key, **row} for row in rows])
@@ -72,7 +72,7 @@ class Feedback:
 
     def _match(self, tenant: str, endpoint: str) -> int:
         with self._database.write() as connection:
-            found = self._store.matches(connection, tenant, endpoint, limit=_MATCH_ROWS)
+            found = self._store.matches(connection, tenant, endpoint=endpoint, limit=_MATCH_ROWS)
             if not found:
                 return 0
             key = {"tenant": tenant, "endpoint": endpoint}
@@ -129,7 +129,7 @@ class Feedback:
             self._store.add_performance(connection, row)
 
 
-def _row(label: Any, place: int, now: int) -> dict[str, Any]:
+def _row(label: Any, place: int, *, now: int) -> dict[str, Any]:
     if not isinstance(label, dict):
         raise InvalidInput(f"labels[{place}] must be an object with 'id' and 'label'")
     prediction, row, value = label.get("id"), label.get("row", 0), label.get("label")

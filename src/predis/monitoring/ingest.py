@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -39,6 +39,12 @@ class Group:
     records: Sequence[PredictionRecord]
 
 
+class ProfileOf(Protocol):
+    """Finds the reference profile of a version."""
+
+    def __call__(self, tenant: str, endpoint: str, *, number: int) -> Profile | None: ...
+
+
 class Ingest:
     """One look at a time: ``look`` reads what is new in every stream.
 
@@ -52,7 +58,7 @@ class Ingest:
         database: Database,
         journal: Path,
         *,
-        profile: Callable[[str, str, int], Profile | None],
+        profile: ProfileOf,
         window_rows: int,
     ) -> None:
         self._database = database
@@ -84,7 +90,11 @@ class Ingest:
             for group in grouped(records):
                 self._take(connection, group)
             self._store.move(
-                connection, name, batch.position, dropped=batch.dropped, damaged=batch.damaged + unreadable
+                connection,
+                name,
+                position=batch.position,
+                dropped=batch.dropped,
+                damaged=batch.damaged + unreadable,
             )
         return len(batch.payloads)
 
@@ -93,13 +103,15 @@ class Ingest:
         new = self._store.add_predictions(
             connection, [row for record in answered for row in _prediction_rows(record)]
         )
-        self._count(connection, group, answered, new)
+        self._count(connection, group, answered=answered, new=new)
         self._store.add_slots(connection, _slots(group))
-        profile = self._profile(group.key["tenant"], group.key["endpoint"], group.key["version"])
+        profile = self._profile(group.key["tenant"], group.key["endpoint"], number=group.key["version"])
         if profile is not None and answered:
-            self._window(connection, group.key, profile, answered)
+            self._window(connection, group.key, profile=profile, records=answered)
 
-    def _count(self, connection: Any, group: Group, answered: Sequence[PredictionRecord], new: int) -> None:
+    def _count(
+        self, connection: Any, group: Group, *, answered: Sequence[PredictionRecord], new: int
+    ) -> None:
         rows = sum(len(record.scores) for record in answered)
         row = self._store.counters(connection, group.key) or {
             **group.key, "requests": 0, "failed": 0, "rejected": 0, "rows": 0, "duplicates": 0, "matured": 0,
@@ -115,7 +127,7 @@ class Ingest:
         self._store.put_counters(connection, row)
 
     def _window(
-        self, connection: Any, key: dict[str, Any], profile: Profile, records: Sequence[PredictionRecord]
+        self, connection: Any, key: dict[str, Any], *, profile: Profile, records: Sequence[PredictionRecord]
     ) -> None:
         """Add rows to the open window, closing it and opening the next whenever it is full."""
         features = np.concatenate([record.features for record in records])

@@ -8,9 +8,9 @@ listed in the transaction that moves the position: a crash leaves at worst a fil
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import orjson
@@ -31,6 +31,12 @@ DAY = 86_400_000_000_000
 _CHUNK_BYTES = 8 << 20
 
 
+class VersionOf(Protocol):
+    """Finds a version by its endpoint, or None where it is unknown."""
+
+    def __call__(self, tenant: str, endpoint: str, *, number: int) -> Version | None: ...
+
+
 class PredictionLog:
     """Writes and reads the log of one installation.
 
@@ -41,7 +47,7 @@ class PredictionLog:
     """
 
     def __init__(
-        self, database: Database, journal: Path, *, folder: Path, version: Callable[[str, str, int], Version | None], clock: Clock,
+        self, database: Database, journal: Path, *, folder: Path, version: VersionOf, clock: Clock,
         max_age_s: float = 60.0,
     ) -> None:  # fmt: skip
         self._database = database
@@ -66,7 +72,7 @@ class PredictionLog:
                 total += written
         return total
 
-    def table(self, tenant: str, endpoint: str, columns: Sequence[Field]) -> pa.Table:
+    def table(self, tenant: str, endpoint: str, *, columns: Sequence[Field]) -> pa.Table:
         """Every logged prediction of an endpoint: id, row, version, event_at, score and the columns asked for.
 
         Versions may differ in their inputs; a column that a version did not have is null for its rows.
@@ -88,17 +94,17 @@ class PredictionLog:
             name = LOG_CONSUMER + stream
             before = self._store.position(name)
             batch = reader.read(before, max_bytes=_CHUNK_BYTES)
-            if batch.position == before or not (now or self._due(stream, reader, batch)):
+            if batch.position == before or not (now or self._due(stream, reader, batch=batch)):
                 return 0
             records, unreadable = decoded(batch.payloads)
             answered = [record for record in records if record.status is Status.OK]
-            rows = [row for group in grouped(answered) for row in self._write(group, stream, before)]
+            rows = [row for group in grouped(answered) for row in self._write(group, stream, start=before)]
             with self._database.write() as connection:
                 self._store.add_log_files(connection, rows)
                 self._store.move(
                     connection,
                     name,
-                    batch.position,
+                    position=batch.position,
                     dropped=batch.dropped,
                     damaged=batch.damaged + unreadable,
                 )
@@ -106,7 +112,7 @@ class PredictionLog:
             reader.forget(self._slowest(stream))
             return len(batch.payloads)
 
-    def _due(self, stream: str, reader: JournalReader, batch: Batch) -> bool:
+    def _due(self, stream: str, reader: JournalReader, *, batch: Batch) -> bool:
         """Whether the segment is full, or its records have waited long enough."""
         since = self._written_at.setdefault(stream, self._clock.monotonic_s())
         old = self._clock.monotonic_s() - since >= self._max_age_s
@@ -119,8 +125,8 @@ class PredictionLog:
         positions = [self._store.position(consumer + stream) for consumer in (CONSUMER, LOG_CONSUMER)]
         return min(positions, key=lambda p: (p.segment, p.byte))
 
-    def _write(self, group: Group, stream: str, start: Position) -> list[dict[str, Any]]:
-        version = self._version(group.key["tenant"], group.key["endpoint"], group.key["version"])
+    def _write(self, group: Group, stream: str, *, start: Position) -> list[dict[str, Any]]:
+        version = self._version(group.key["tenant"], group.key["endpoint"], number=group.key["version"])
         table = _table(group.records, version)
         days = table.column("event_at").cast(pa.int64()).to_numpy() // DAY
         rows = []
@@ -179,7 +185,7 @@ def _table(records: Sequence[PredictionRecord], version: Version | None) -> pa.T
                 _texts(
                     values,
                     levels[name],
-                    {row: text for (row, column), text in unseen.items() if column == at},
+                    unseen={row: text for (row, column), text in unseen.items() if column == at},
                 )
             )
         else:
@@ -188,7 +194,7 @@ def _table(records: Sequence[PredictionRecord], version: Version | None) -> pa.T
     return pa.table(columns, schema=pa.schema(fields))
 
 
-def _texts(codes: np.ndarray[Any, Any], levels: Sequence[str], unseen: dict[int, str]) -> pa.Array:
+def _texts(codes: np.ndarray[Any, Any], levels: Sequence[str], *, unseen: dict[int, str]) -> pa.Array:
     known = np.isfinite(codes) & (codes >= 0)
     indices = pa.array(np.where(known, codes, 0).astype(np.int32), mask=~known)
     texts = pa.array(levels, pa.string()).take(indices)

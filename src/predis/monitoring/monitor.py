@@ -51,23 +51,27 @@ class Monitor:
 
     def look(self) -> None:
         for tenant, endpoint in self._landscape.endpoints():
-            self._alerts.report(tenant, endpoint, self.findings(tenant, endpoint))
+            self._alerts.report(tenant, endpoint, findings=self.findings(tenant, endpoint))
 
     def findings(self, tenant: str, endpoint: str) -> list[Finding]:
         """Everything that is wrong with one endpoint now."""
         now = self._clock.time_ns()
         slots = self._store.recent_slots(tenant, endpoint, since=checks.traffic_since(now))
-        found: list[Finding | None] = [*checks.check_traffic(tenant, endpoint, slots, self._rules)]
+        found: list[Finding | None] = [
+            *checks.check_traffic(tenant, endpoint, slots=slots, rules=self._rules)
+        ]
         for watched in self._landscape.watched(tenant, endpoint):
             key = {"tenant": tenant, "endpoint": endpoint, "version": watched.version}
             windows = self._store.performance(key, limit=self._rules.decay_windows)
-            found.append(checks.check_performance(watched, windows, self._rules))
-            found.append(checks.check_drift(watched, self._store.closed_windows(key, limit=3), self._rules))
+            found.append(checks.check_performance(watched, windows, rules=self._rules))
+            found.append(
+                checks.check_drift(watched, self._store.closed_windows(key, limit=3), rules=self._rules)
+            )
         # A worker gets as long to report after control has started as it may be silent afterwards.
         heard = max(self._landscape.newest_heartbeat(), self._started_at)
         silent_s = (now - heard) / NANOSECONDS
         found.append(checks.check_down(tenant, endpoint, silent_s=silent_s, limit_s=self._down_s, now=now))
-        found.append(self._lost_evidence(tenant, endpoint, now))
+        found.append(self._lost_evidence(tenant, endpoint, now=now))
         return [finding for finding in found if finding is not None]
 
     def drift(self, watched: Watched) -> dict[str, Any] | None:
@@ -84,10 +88,10 @@ class Monitor:
             "rows": newest["rows"],
             "first_event": newest["first_event"],
             "last_event": newest["last_event"],
-            "features": checks.drift_of(watched.profile, windows, self._rules),
+            "features": checks.drift_of(watched.profile, windows, rules=self._rules),
         }
 
-    def _lost_evidence(self, tenant: str, endpoint: str, now: int) -> Finding | None:
+    def _lost_evidence(self, tenant: str, endpoint: str, *, now: int) -> Finding | None:
         totals = self._store.journal_totals(CONSUMER)
         lost = totals["dropped"] + totals["damaged"]
         if not lost:

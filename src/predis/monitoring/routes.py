@@ -28,7 +28,7 @@ def router(feedback: Feedback, alerts: Alerts, *, known: Any) -> APIRouter:
     def store_feedback(name: str, body: Labels, caller: Predictor) -> dict[str, int]:
         """Store labels; the answer comes when they are durable. Repeats are counted and change nothing."""
         known(caller.tenant, name)
-        return feedback.store(caller.tenant, name, body.labels)
+        return feedback.store(caller.tenant, name, labels=body.labels)
 
     @routes.get("/alerts")
     def list_alerts(caller: Reader, endpoint: str | None = None, limit: int = 100) -> list[dict[str, Any]]:

@@ -41,7 +41,7 @@ class MonitoringStore:
         return Position(row.segment, row.position, row.records) if row else Position()
 
     def move(
-        self, connection: sa.Connection, stream: str, position: Position, *, dropped: int, damaged: int
+        self, connection: sa.Connection, stream: str, *, position: Position, dropped: int, damaged: int
     ) -> None:
         found = connection.execute(
             sa.select(journal_positions.c.dropped, journal_positions.c.damaged).filter_by(stream=stream)
@@ -163,7 +163,7 @@ class MonitoringStore:
             rows = connection.execute(sa.select(feedback_counts.c.tenant, feedback_counts.c.endpoint))
             return [(row.tenant, row.endpoint) for row in rows]
 
-    def matches(self, connection: sa.Connection, tenant: str, endpoint: str, *, limit: int) -> list[Any]:
+    def matches(self, connection: sa.Connection, tenant: str, *, endpoint: str, limit: int) -> list[Any]:
         """Labels that wait and whose prediction is known, in the order they came."""
         f, p = feedback.c, predictions.c
         joined = sa.and_(f.tenant == p.tenant, f.endpoint == p.endpoint, f.id == p.id, f.row == p.row)
@@ -288,7 +288,7 @@ class MonitoringStore:
     def add_alert(self, connection: sa.Connection, row: Row) -> int:
         return int(connection.execute(alerts.insert().values(row).returning(alerts.c.id)).scalar_one())
 
-    def update_alert(self, connection: sa.Connection, alert: int, values: Row) -> None:
+    def update_alert(self, connection: sa.Connection, alert: int, *, values: Row) -> None:
         connection.execute(alerts.update().filter_by(id=alert).values(values))
 
     def alerts(self, tenant: str, *, endpoint: str | None = None, limit: int = 100) -> list[Row]:

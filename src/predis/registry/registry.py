@@ -89,8 +89,12 @@ class Registry:
         reference = self._table(wanted.reference, "reference")
         inputs = () if reference is None else infer_inputs(_without(reference, wanted.label))
         signature, score = self._inspect(wanted.format, contents, signature=wanted.signature, inputs=inputs)
-        metrics = self._metrics(wanted, signature, score)
-        profile = _profile(reference, wanted.label, signature, score) if reference is not None else None
+        metrics = self._metrics(wanted, signature, score=score)
+        profile = (
+            _profile(reference, wanted.label, signature=signature, score=score)
+            if reference is not None
+            else None
+        )
         draft = Version(
             tenant, wanted.model, 0, wanted.format, digest_of(files), files, signature, metrics, _lineage(wanted),
             self._clock.time_ns(), actor, profile,
@@ -107,7 +111,9 @@ class Registry:
                 detail={"digest": version.digest},
             )
             if alias:
-                self.point(connection, tenant, version.model, alias=alias, number=version.number, actor=actor)
+                self.point(
+                    connection, tenant, model=version.model, alias=alias, number=version.number, actor=actor
+                )
         self._bus.publish(
             VersionRegistered(
                 tenant=tenant, at_ns=self._clock.time_ns(), model=version.model, version=version.number
@@ -115,21 +121,21 @@ class Registry:
         )
         return version
 
-    def version(self, tenant: str, model: str, reference: str | int = "latest") -> Version:
+    def version(self, tenant: str, model: str, *, reference: str | int = "latest") -> Version:
         """One version by number, alias, or ``latest``.
 
         Raises:
             ModelNotFound, VersionNotFound, AliasNotFound
         """
-        number = self.resolve(tenant, model, reference)
-        found = self._store.version(tenant, model, number)
+        number = self.resolve(tenant, model, reference=reference)
+        found = self._store.version(tenant, model, number=number)
         if found is None:
             raise VersionNotFound(
                 f"model {model!r} has no version {number}; `predis model list {model}` shows those it has"
             )
         return found
 
-    def resolve(self, tenant: str, model: str, reference: str | int) -> int:
+    def resolve(self, tenant: str, model: str, *, reference: str | int) -> int:
         """The number that ``3``, an alias or ``latest`` means now."""
         if not self._store.has_model(tenant, model):
             raise ModelNotFound(f"there is no model {model!r}; `predis model list` shows the models")
@@ -161,21 +167,23 @@ class Registry:
     def aliases(self, tenant: str, model: str) -> dict[str, int]:
         return self._store.aliases(tenant, model)
 
-    def alias(self, tenant: str, model: str, alias: str, *, to: str | int, actor: str) -> Version:
+    def alias(self, tenant: str, model: str, *, alias: str, to: str | int, actor: str) -> Version:
         """Point an alias at a version; what it pointed at before is in the audit log."""
         check_name(alias, "alias")
         if alias == "latest" or alias.isdigit():
             raise InvalidInput(f"{alias!r} always means a version of its own and cannot be an alias")
-        version = self.version(tenant, model, to)
+        version = self.version(tenant, model, reference=to)
         with self._database.write() as connection:
-            self.point(connection, tenant, version.model, alias=alias, number=version.number, actor=actor)
+            self.point(
+                connection, tenant, model=version.model, alias=alias, number=version.number, actor=actor
+            )
         return version
 
     def point(
-        self, connection: Connection, tenant: str, model: str, *, alias: str, number: int, actor: str
+        self, connection: Connection, tenant: str, *, model: str, alias: str, number: int, actor: str
     ) -> None:
         """Move an alias to a version known to exist, in the caller's transaction."""
-        before = self._store.alias_now(connection, tenant, model, alias)
+        before = self._store.alias_now(connection, tenant, model=model, alias=alias)
         row = {
             "tenant": tenant, "model": model, "alias": alias, "version": number, "moved_at": self._clock.time_ns(),
             "moved_by": actor,
@@ -198,9 +206,9 @@ class Registry:
             )
         return {file.name: self._artifacts.read(file.digest) for file in version.files}
 
-    def verify(self, tenant: str, model: str, reference: str | int) -> dict[str, Any]:
+    def verify(self, tenant: str, model: str, *, reference: str | int) -> dict[str, Any]:
         """Read every file of a version and compare its digest; tells each file's state instead of stopping at the first."""
-        version = self.version(tenant, model, reference)
+        version = self.version(tenant, model, reference=reference)
         report = []
         for file in version.files:
             try:
@@ -223,18 +231,18 @@ class Registry:
     def _table(self, digest: str, what: str) -> pa.Table | None:
         return _parquet(self._artifacts.read(digest), what) if digest else None
 
-    def _metrics(self, wanted: Registration, signature: Signature, score: Score) -> dict[str, float]:
+    def _metrics(self, wanted: Registration, signature: Signature, *, score: Score) -> dict[str, float]:
         table = self._table(wanted.holdout, "holdout")
         if table is None:
             return {}
-        labels = _labels(table, wanted.label, "holdout")
+        labels = _labels(table, wanted.label, what="holdout")
         if labels is None:
             raise InvalidInput("metrics need the labels: name the holdout's label column")
         scores = score(encode_table(table, signature.inputs))
         return {k: float(v) for k, v in asdict(binary_scores(scores, labels)).items()}
 
 
-def _profile(reference: pa.Table, label: str, signature: Signature, score: Score) -> dict[str, Any]:
+def _profile(reference: pa.Table, label: str, *, signature: Signature, score: Score) -> dict[str, Any]:
     table = _sampled(reference)
     matrix = encode_table(table, signature.inputs)
     profile = build_profile(
@@ -242,7 +250,7 @@ def _profile(reference: pa.Table, label: str, signature: Signature, score: Score
         names=signature.feature_names,
         levels=signature.levels,
         scores=score(matrix),
-        labels=_labels(table, label, "reference"),
+        labels=_labels(table, label, what="reference"),
     )
     return profile.to_dict()
 
@@ -258,7 +266,7 @@ def _sampled(table: pa.Table) -> pa.Table:
     return table.take(np.linspace(0, table.num_rows - 1, SAMPLE_ROWS).astype(np.int64))
 
 
-def _labels(table: pa.Table, label: str, what: str) -> Matrix | None:
+def _labels(table: pa.Table, label: str, *, what: str) -> Matrix | None:
     if not label or label not in table.column_names:
         return None
     values = table.column(label).cast(pa.float64()).to_numpy(zero_copy_only=False)

@@ -87,17 +87,17 @@ def router(registry: Registry, artifacts: ArtifactStore) -> APIRouter:
     @routes.get("/models/{model}/versions/{version}")
     def show_version(model: str, version: str, caller: Reader) -> dict[str, Any]:
         """One version by number, alias or ``latest``."""
-        return registry.version(caller.tenant, model, version).to_dict()
+        return registry.version(caller.tenant, model, reference=version).to_dict()
 
     @routes.post("/models/{model}/versions/{version}/verify")
     def verify(model: str, version: str, caller: Reader) -> dict[str, Any]:
         """Read every file of a version and compare its digest."""
-        return registry.verify(caller.tenant, model, version)
+        return registry.verify(caller.tenant, model, reference=version)
 
     @routes.put("/models/{model}/aliases/{alias}")
     def move_alias(model: str, alias: str, body: MovedAlias, caller: Operator) -> dict[str, Any]:
         """Point an alias at a version."""
-        version = registry.alias(caller.tenant, model, alias, to=body.version, actor=caller.name)
+        version = registry.alias(caller.tenant, model, alias=alias, to=body.version, actor=caller.name)
         return {"model": model, "alias": alias, "version": version.number}
 
     return routes

@@ -48,7 +48,7 @@ class RegistryStore:
         )
         return number
 
-    def version(self, tenant: str, model: str, number: int) -> Version | None:
+    def version(self, tenant: str, model: str, *, number: int) -> Version | None:
         with self._database.read() as connection:
             row = connection.execute(
                 sa.select(versions).filter_by(tenant=tenant, model=model, number=number)
@@ -94,7 +94,7 @@ class RegistryStore:
     def move_alias(self, connection: sa.Connection, row: dict[str, Any]) -> None:
         connection.execute(self._database.upsert(aliases), row)
 
-    def alias_now(self, connection: sa.Connection, tenant: str, model: str, alias: str) -> int | None:
+    def alias_now(self, connection: sa.Connection, tenant: str, *, model: str, alias: str) -> int | None:
         return connection.execute(
             sa.select(aliases.c.version).filter_by(tenant=tenant, model=model, alias=alias)
         ).scalar_one_or_none()

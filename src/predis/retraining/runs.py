@@ -38,7 +38,7 @@ class Retrainings:
             if parts.database.dialect == "postgresql"
             else f"sqlite:///{settings.home / 'workflows.sqlite'}"
         )
-        self._workflow = Workflow(url, Steps(parts, settings), self._store, on_end=self._steps_done)
+        self._workflow = Workflow(url, Steps(parts, settings), store=self._store, on_end=self._steps_done)
 
     def start(self, tenant: str, name: str, *, trigger: str, actor: str) -> Run:
         """Begin to renew an endpoint's model.

@@ -71,11 +71,12 @@ class Steps:
         """
         champion = self._champion(run)
         names = [field.name for field in champion.signature.inputs]
-        logged = self._labelled(run, champion, config.label)
+        logged = self._labelled(run, champion, label=config.label)
         held = max(1, round(logged.num_rows * config.holdout_share))
         if held < config.least_rows:
             raise InvalidInput(
-                f"{logged.num_rows} labelled predictions hold out {held}; at least {config.least_rows} are needed to tell which model is better"
+                f"{logged.num_rows} labelled predictions hold out {held}; "
+                f"at least {config.least_rows} are needed to tell which model is better"
             )
         test, newer = logged.slice(logged.num_rows - held), logged.slice(0, logged.num_rows - held)
         columns = [*names, config.label]
@@ -94,7 +95,7 @@ class Steps:
             "test_to": str(test.column("event_at")[-1].as_py()),
         }
 
-    def validate(self, run: Run, config: RetrainingConfig, built: dict[str, Any]) -> dict[str, Any]:
+    def validate(self, run: Run, config: RetrainingConfig, *, built: dict[str, Any]) -> dict[str, Any]:
         """Check both parts against the champion's signature before anybody trains on them.
 
         Raises:
@@ -103,10 +104,10 @@ class Steps:
         champion = self._champion(run)
         for part in ("train", "test"):
             table = self._parts.registry.read_table(built[part])
-            _validate(table, champion, config.label, part)
+            _validate(table, champion, label=config.label, part=part)
         return {"validated_columns": len(champion.signature.inputs) + 1}
 
-    def train(self, run: Run, config: RetrainingConfig, built: dict[str, Any]) -> dict[str, Any]:
+    def train(self, run: Run, config: RetrainingConfig, *, built: dict[str, Any]) -> dict[str, Any]:
         """Run the user's train function in a process with limits and store the file it makes.
 
         Raises:
@@ -130,7 +131,7 @@ class Steps:
         }  # fmt: skip
 
     def compare(
-        self, run: Run, config: RetrainingConfig, built: dict[str, Any], trained: dict[str, Any]
+        self, run: Run, config: RetrainingConfig, *, built: dict[str, Any], trained: dict[str, Any]
     ) -> dict[str, Any]:
         """Champion against challenger on the held-out, newest rows: a paired DeLong test.
 
@@ -157,7 +158,7 @@ class Steps:
         }
 
     def register(
-        self, run: Run, config: RetrainingConfig, built: dict[str, Any], trained: dict[str, Any]
+        self, run: Run, config: RetrainingConfig, *, built: dict[str, Any], trained: dict[str, Any]
     ) -> int:
         """Register the challenger with where it comes from; the number it has, also when an earlier try registered it."""
         for version in self._parts.registry.versions(run.tenant, run.model):
@@ -186,7 +187,7 @@ class Steps:
             run.tenant, wanted, actor="retraining", alias="challenger"
         ).number
 
-    def rollout(self, run: Run, config: RetrainingConfig, challenger: int) -> int | None:
+    def rollout(self, run: Run, config: RetrainingConfig, *, challenger: int) -> int | None:
         """Start the challenger's rollout; ``None`` while another rollout holds the endpoint."""
         for rollout in self._parts.rollouts.listed(run.tenant, endpoint=run.endpoint):
             if rollout.candidate == challenger:
@@ -194,7 +195,7 @@ class Steps:
         plan = {**config.plan, "strategy": config.strategy}
         try:
             return self._parts.rollouts.start(
-                run.tenant, run.endpoint, challenger, plan=plan, actor="retraining"
+                run.tenant, run.endpoint, version=challenger, plan=plan, actor="retraining"
             ).id
         except RolloutInProgress:
             return None
@@ -203,14 +204,14 @@ class Steps:
         return RetrainingConfig.of(self._parts.endpoints.get(run.tenant, run.endpoint).config, run.endpoint)
 
     def _champion(self, run: Run) -> Version:
-        return self._parts.registry.version(run.tenant, run.model, run.champion)
+        return self._parts.registry.version(run.tenant, run.model, reference=run.champion)
 
-    def _labelled(self, run: Run, champion: Version, label: str) -> pa.Table:
+    def _labelled(self, run: Run, champion: Version, *, label: str) -> pa.Table:
         """Logged predictions whose label is known, oldest first, each once."""
         self._parts.take_in()
         self._parts.log.flush()
         labels = self._parts.evidence.labels_since(run.tenant, run.endpoint)
-        table = self._parts.log.table(run.tenant, run.endpoint, champion.signature.inputs)
+        table = self._parts.log.table(run.tenant, run.endpoint, columns=champion.signature.inputs)
         keys = list(zip(table.column("id").to_pylist(), table.column("row").to_pylist(), strict=True))
         first = dict(zip(reversed(keys), range(len(keys) - 1, -1, -1), strict=True))
         chosen = [place for key, place in first.items() if key in labels]
@@ -264,7 +265,7 @@ class Steps:
 
 def _scores(runtime: runtimes.Runtime, table: pa.Table) -> Matrix:
     matrix = encode_table(table, runtime.signature.inputs)
-    return runtimes.scores_of(runtime.signature, runtimes.run(runtime, matrix, {}))
+    return runtimes.scores_of(runtime.signature, runtimes.run(runtime, matrix, unseen={}))
 
 
 def _accepting(inputs: tuple[Field, ...], champion: tuple[Field, ...]) -> tuple[Field, ...]:
@@ -273,7 +274,7 @@ def _accepting(inputs: tuple[Field, ...], champion: tuple[Field, ...]) -> tuple[
     return tuple(replace(field, nullable=field.nullable or field.name in nullable) for field in inputs)
 
 
-def _validate(table: pa.Table, champion: Version, label: str, part: str) -> None:
+def _validate(table: pa.Table, champion: Version, *, label: str, part: str) -> None:
     try:
         import pandera.pandas as pandera
     except ImportError:

@@ -32,7 +32,7 @@ class Workflow:
     """
 
     def __init__(
-        self, url: str, steps: Steps, store: RetrainingStore, *, on_end: Callable[[str, str], None]
+        self, url: str, steps: Steps, *, store: RetrainingStore, on_end: Callable[[str, str], None]
     ) -> None:
         self._url = url
         self._steps = steps
@@ -92,7 +92,7 @@ class Workflow:
         @dbos.workflow(name=_NAME)  # type: ignore[untyped-decorator]
         def retrain(run_id: str) -> None:
             try:
-                outcome = self._run(run_id, step, dbos.sleep)
+                outcome = self._run(run_id, step, sleep=dbos.sleep)
             except PredisError as error:
                 log.warning("retraining %s failed: %s", run_id, error)
                 outcome = "failed"
@@ -106,7 +106,7 @@ class Workflow:
         return function
 
     def _run(
-        self, run_id: str, step: Callable[[str, Callable[[], Any]], Any], sleep: Callable[[float], None]
+        self, run_id: str, step: Callable[[str, Callable[[], Any]], Any], *, sleep: Callable[[float], None]
     ) -> str:
         steps, store = self._steps, self._store
         run = _existing(store, run_id)
@@ -121,19 +121,19 @@ class Workflow:
             "note_build",
             lambda: store.note(run_id, detail={k: v for k, v in built.items() if k not in ("train", "test")}),
         )
-        at("validate", lambda: steps.validate(run, config, built))
-        trained = at("train", lambda: steps.train(run, config, built))
+        at("validate", lambda: steps.validate(run, config, built=built))
+        trained = at("train", lambda: steps.train(run, config, built=built))
         step("note_train", lambda: store.note(run_id, detail={"train_seconds": trained["train_seconds"]}))
-        compared = at("compare", lambda: steps.compare(run, config, built, trained))
+        compared = at("compare", lambda: steps.compare(run, config, built=built, trained=trained))
         step("note_compare", lambda: store.note(run_id, detail=compared))
         if compared["decision"] != "better":
             return "rejected"
-        challenger = at("register", lambda: steps.register(run, config, built, trained))
+        challenger = at("register", lambda: steps.register(run, config, built=built, trained=trained))
         step("note_register", lambda: store.note(run_id, challenger=challenger))
-        rollout = at("rollout", lambda: steps.rollout(run, config, challenger))
+        rollout = at("rollout", lambda: steps.rollout(run, config, challenger=challenger))
         while rollout is None:  # another rollout holds the endpoint
             sleep(_TURN_S)
-            rollout = step("rollout", lambda: steps.rollout(run, config, challenger))
+            rollout = step("rollout", lambda: steps.rollout(run, config, challenger=challenger))
         step("note_rollout", lambda: store.note(run_id, rollout=rollout))
         return "rolling_out"
 

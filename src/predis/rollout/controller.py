@@ -37,7 +37,7 @@ class Rollouts:
     """Starts rollouts, takes wishes, and moves them on at every ``tick``."""
 
     def __init__(
-        self, database: Database, endpoints: Endpoints, registry: Registry, *, clock: Clock, bus: Bus
+        self, database: Database, endpoints: Endpoints, *, registry: Registry, clock: Clock, bus: Bus
     ) -> None:
         self._database = database
         self._endpoints = endpoints
@@ -49,7 +49,7 @@ class Rollouts:
         self._bus = bus
 
     def start(
-        self, tenant: str, name: str, version: str | int, *, plan: Mapping[str, Any], actor: str
+        self, tenant: str, name: str, *, version: str | int, plan: Mapping[str, Any], actor: str
     ) -> Rollout:
         """Begin to move an endpoint to a version.
 
@@ -60,7 +60,7 @@ class Rollouts:
             Conflict: the endpoint answers with that version already.
         """
         endpoint = self._endpoints.get(tenant, name)
-        candidate = self._registry.version(tenant, endpoint.model, version).number
+        candidate = self._registry.version(tenant, endpoint.model, reference=version).number
         route = self._endpoints.current_route(endpoint)
         baseline = max(route.weights, key=lambda number: route.weights[number]) if route.weights else None
         if baseline == candidate:
@@ -76,7 +76,7 @@ class Rollouts:
         }  # fmt: skip
         with self._database.write() as connection:
             made = self._endpoints.store.put_route(
-                connection, endpoint, weights, reason=f"warm version {candidate}", at=now, actor=actor
+                connection, endpoint, weights=weights, reason=f"warm version {candidate}", at=now, actor=actor
             )
             rollout = self._store.add(connection, {**row, "route": made.number})
             detail = {
@@ -91,7 +91,7 @@ class Rollouts:
         self._bus.publish(RouteChanged(tenant=tenant, at_ns=now, endpoint=name, route=made.number))
         return self.get(tenant, rollout)
 
-    def wish(self, tenant: str, rollout: int, wish: str, *, actor: str) -> Rollout:
+    def wish(self, tenant: str, rollout: int, *, wish: str, actor: str) -> Rollout:
         """Ask for ``promote`` or ``abort``; the next tick does it.
 
         Raises:
@@ -100,7 +100,7 @@ class Rollouts:
         """
         found = self.get(tenant, rollout)
         with self._database.write() as connection:
-            self._store.wish(connection, found, wish)
+            self._store.wish(connection, found, wish=wish)
             self._audit.add(
                 connection,
                 tenant,
@@ -142,21 +142,23 @@ class Rollouts:
             state=rollout.state, step=rollout.step, created_at=rollout.created_at, step_at=rollout.step_at, wish=rollout.wish,
             has_baseline=rollout.baseline is not None,
         )  # fmt: skip
-        step = decide(plan, status, self._evidence(rollout, plan, now), now)
+        step = decide(plan, status, evidence=self._evidence(rollout, plan, now=now), now=now)
         verdicts = [asdict(verdict) for verdict in step.verdicts] or rollout.verdicts
         if not step.moved:
             if step.reason != rollout.reason or verdicts != rollout.verdicts:
                 self._store.note(rollout, reason=step.reason, verdicts=verdicts)
             return
-        self._apply(rollout, step, verdicts, now)
+        self._apply(rollout, step, verdicts=verdicts, now=now)
 
-    def _evidence(self, rollout: Rollout, plan: Plan, now: int) -> Evidence:
+    def _evidence(self, rollout: Rollout, plan: Plan, *, now: int) -> Evidence:
         applied, problem = self._workers(rollout, now)
         if rollout.state != State.RUNNING or rollout.baseline is None:
             return Evidence(applied=applied, problem=problem)
         mark = Mark(rollout.marks["at"], rollout.marks["counters"])
         sides = [
-            self._reader.side(rollout.tenant, rollout.endpoint, version, mark=mark, slow_s=plan.slow_s)
+            self._reader.side(
+                rollout.tenant, rollout.endpoint, version=version, mark=mark, slow_s=plan.slow_s
+            )
             for version in (rollout.baseline, rollout.candidate)
         ]
         return Evidence(applied=applied, problem=problem, baseline=sides[0], candidate=sides[1])
@@ -171,7 +173,7 @@ class Rollouts:
                 return False, problem["message"]
         return bool(living) and all(worker.applied.get(name, -1) >= rollout.route for worker in living), ""
 
-    def _apply(self, rollout: Rollout, step: Step, verdicts: list[dict[str, Any]], now: int) -> None:
+    def _apply(self, rollout: Rollout, step: Step, *, verdicts: list[dict[str, Any]], now: int) -> None:
         """The next Route, the new state, the champion's alias and the audit entry, or none of them."""
         endpoint = self._endpoints.get(rollout.tenant, rollout.endpoint)
         weights = _weights(rollout, step)
@@ -188,9 +190,9 @@ class Rollouts:
         with self._database.write() as connection:
             reason = f"rollout {rollout.id}: {step.reason}"
             route = self._endpoints.store.put_route(
-                connection, endpoint, weights, reason=reason, at=now, actor="rollout"
+                connection, endpoint, weights=weights, reason=reason, at=now, actor="rollout"
             )
-            self._store.move(connection, rollout, step.state, {**values, "route": route.number})
+            self._store.move(connection, rollout, target=step.state, values={**values, "route": route.number})
             detail = {
                 "rollout": rollout.id,
                 "from": rollout.state,
@@ -210,15 +212,15 @@ class Rollouts:
                 self._registry.point(
                     connection,
                     rollout.tenant,
-                    rollout.model,
+                    model=rollout.model,
                     alias=CHAMPION,
                     number=rollout.candidate,
                     actor="rollout",
                 )
         log.info("rollout %d of %s: %s, %s", rollout.id, rollout.endpoint, step.state, step.reason)
-        self._publish(rollout, step, route.number, now)
+        self._publish(rollout, step, route=route.number, now=now)
 
-    def _publish(self, rollout: Rollout, step: Step, route: int, now: int) -> None:
+    def _publish(self, rollout: Rollout, step: Step, *, route: int, now: int) -> None:
         self._bus.publish(
             RouteChanged(tenant=rollout.tenant, at_ns=now, endpoint=rollout.endpoint, route=route)
         )
@@ -231,12 +233,14 @@ class Rollouts:
                     endpoint=rollout.endpoint,
                     candidate=rollout.candidate,
                     state=step.state,
-                )  # fmt: skip
+                )
             )
 
     def _defaults(self, endpoint: Endpoint, baseline: int | None) -> dict[str, Any]:
         """A slow request is one slower than twice the baseline's p99 so far, and never one under 20 ms."""
-        p99_s = None if baseline is None else self._reader.p99_s(endpoint.tenant, endpoint.name, baseline)
+        p99_s = (
+            None if baseline is None else self._reader.p99_s(endpoint.tenant, endpoint.name, version=baseline)
+        )
         if p99_s is None:
             return {}
         return {"slow_s": max(_SLOW_FACTOR * p99_s, _SLOW_LEAST_S)}

@@ -9,6 +9,7 @@ nor promotes, however long it takes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -84,7 +85,7 @@ class Plan:
         for name, value in document.items():
             if name not in known:
                 raise InvalidInput(f"a plan has no {name!r}; it has {', '.join(known)}")
-            values[name] = _typed(name, value, known[name])
+            values[name] = _typed(name, value, wanted=known[name])
         return cls(**values)
 
 
@@ -100,14 +101,17 @@ class Status:
     has_baseline: bool = True
 
 
+NOTHING = Side()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
     """What is known now. ``applied``: every living worker serves the rollout's current Route; ``problem``: one cannot."""
 
     applied: bool
     problem: str = ""
-    baseline: Side = Side()
-    candidate: Side = Side()
+    baseline: Side = NOTHING
+    candidate: Side = NOTHING
 
 
 @dataclass(frozen=True)
@@ -135,16 +139,16 @@ class Step:
     moved: bool = False
 
 
-def decide(plan: Plan, status: Status, evidence: Evidence, now: int) -> Step:
+def decide(plan: Plan, status: Status, *, evidence: Evidence, now: int) -> Step:
     """The next step. Same arguments, same answer; looking more often changes nothing but how soon it is given."""
     if status.state == State.WARMING:
-        return _warm(plan, status, evidence, now)
+        return _warm(plan, status, evidence=evidence, now=now)
     if status.state == State.RUNNING:
-        return _run(plan, status, evidence, now)
+        return _run(plan, status, evidence=evidence, now=now)
     return Step(status.state, status.step, 1.0 if status.state == State.PROMOTED else 0.0, "it has ended")
 
 
-def _warm(plan: Plan, status: Status, evidence: Evidence, now: int) -> Step:
+def _warm(plan: Plan, status: Status, *, evidence: Evidence, now: int) -> Step:
     if evidence.problem:
         return Step(
             State.FAILED, 0, 0.0, f"a worker could not load the candidate: {evidence.problem}", moved=True
@@ -169,43 +173,41 @@ def _warm(plan: Plan, status: Status, evidence: Evidence, now: int) -> Step:
     )
 
 
-def _run(plan: Plan, status: Status, evidence: Evidence, now: int) -> Step:
-    share = plan.steps[status.step]
+def _run(plan: Plan, status: Status, *, evidence: Evidence, now: int) -> Step:
     verdicts = gates(plan, evidence)
-    failed = [verdict for verdict in verdicts if verdict.verdict == "fail"]
-    if status.wish == "abort":
-        return Step(State.ABORTED, status.step, 0.0, "somebody asked for it", verdicts, moved=True)
-    if failed:
-        return Step(
-            State.ABORTED, status.step, 0.0, "; ".join(v.message for v in failed), verdicts, moved=True
-        )
-    if evidence.problem:
-        return Step(
-            State.ABORTED,
-            status.step,
-            0.0,
-            f"a worker cannot serve it: {evidence.problem}",
-            verdicts,
-            moved=True,
-        )
+
+    def step(state: State, place: int, *, share: float, why: str, moved: bool = True) -> Step:
+        return Step(state, place, share, why, verdicts, moved)
+
+    back = _reason_to_abort(status, evidence, verdicts=verdicts)
+    if back:
+        return step(State.ABORTED, status.step, share=0.0, why=back)
     if status.wish == "promote":
-        return Step(State.PROMOTED, status.step, 1.0, "somebody asked for it", verdicts, moved=True)
-    waiting = _waiting(plan, status, evidence, now)
-    last = status.step == len(plan.steps) - 1
+        return step(State.PROMOTED, status.step, share=1.0, why="somebody asked for it")
+    share, last = plan.steps[status.step], status.step == len(plan.steps) - 1
+    waiting = _waiting(plan, status, evidence=evidence, now=now)
     if last:
         waiting += [verdict.message for verdict in verdicts if verdict.verdict == "hold"]
     if waiting:
-        return Step(State.RUNNING, status.step, share, "; ".join(waiting), verdicts)
+        return step(State.RUNNING, status.step, share=share, why="; ".join(waiting), moved=False)
     if last:
-        return Step(
-            State.PROMOTED, status.step, 1.0, "every gate passed at the last step", verdicts, moved=True
-        )
-    following = status.step + 1
-    reason = f"no gate failed at {share:.0%}; on to {plan.steps[following]:.0%}"
-    return Step(State.RUNNING, following, plan.steps[following], reason, verdicts, moved=True)
+        return step(State.PROMOTED, status.step, share=1.0, why="every gate passed at the last step")
+    following = plan.steps[status.step + 1]
+    why = f"no gate failed at {share:.0%}; on to {following:.0%}"
+    return step(State.RUNNING, status.step + 1, share=following, why=why)
 
 
-def _waiting(plan: Plan, status: Status, evidence: Evidence, now: int) -> list[str]:
+def _reason_to_abort(status: Status, evidence: Evidence, *, verdicts: tuple[Verdict, ...]) -> str:
+    """Why the candidate must go, or nothing."""
+    if status.wish == "abort":
+        return "somebody asked for it"
+    failed = [verdict.message for verdict in verdicts if verdict.verdict == "fail"]
+    if failed:
+        return "; ".join(failed)
+    return f"a worker cannot serve it: {evidence.problem}" if evidence.problem else ""
+
+
+def _waiting(plan: Plan, status: Status, *, evidence: Evidence, now: int) -> list[str]:
     """What a step still waits for, in words."""
     waiting = []
     if not evidence.applied:
@@ -224,23 +226,27 @@ def gates(plan: Plan, evidence: Evidence) -> tuple[Verdict, ...]:
     base, candidate = evidence.baseline, evidence.candidate
     found = [
         _rate_gate(
-            "errors", plan, (base.failed, base.requests), (candidate.failed, candidate.requests), alpha
+            "errors",
+            plan,
+            base=(base.failed, base.requests),
+            candidate=(candidate.failed, candidate.requests),
+            alpha=alpha,
         ),
         _rate_gate(
             "latency",
             plan,
-            (base.slow, base.requests - base.failed),
-            (candidate.slow, candidate.requests - candidate.failed),
-            alpha,
+            base=(base.slow, base.requests - base.failed),
+            candidate=(candidate.slow, candidate.requests - candidate.failed),
+            alpha=alpha,
         ),
     ]
     if plan.auc_gate:
-        found.append(_auc_gate(plan, base, candidate, alpha))
+        found.append(_auc_gate(plan, base, candidate=candidate, alpha=alpha))
     return tuple(found)
 
 
 def _rate_gate(
-    gate: str, plan: Plan, base: tuple[int, int], candidate: tuple[int, int], alpha: float
+    gate: str, plan: Plan, *, base: tuple[int, int], candidate: tuple[int, int], alpha: float
 ) -> Verdict:
     margin, noun = (
         (plan.error_margin, "error rate")
@@ -274,7 +280,7 @@ def _rate_gate(
     )
 
 
-def _auc_gate(plan: Plan, base: Side, candidate: Side, alpha: float) -> Verdict:
+def _auc_gate(plan: Plan, base: Side, *, candidate: Side, alpha: float) -> Verdict:
     found = compare_auc_streams(
         (base.wins, base.pairs), (candidate.wins, candidate.pairs), alpha=alpha, margin=plan.auc_margin
     )
@@ -301,16 +307,16 @@ def _auc_gate(plan: Plan, base: Side, candidate: Side, alpha: float) -> Verdict:
 
 
 def _known(value: float) -> float | None:
-    return value if value == value else None
+    return None if math.isnan(value) else value
 
 
-def _typed(name: str, value: Any, wanted: type) -> Any:
+def _typed(name: str, value: Any, *, wanted: type) -> Any:
     if wanted is tuple:
         if not isinstance(value, list | tuple) or not all(type(share) in (int, float) for share in value):
             raise InvalidInput(f"{name} must be a list of shares, got {value!r:.80}")
         return tuple(float(share) for share in value)
     if wanted is float and type(value) is int:
         return float(value)
-    if type(value) is not wanted or value != value:
+    if type(value) is not wanted or (isinstance(value, float) and math.isnan(value)):
         raise InvalidInput(f"{name} must be of type {wanted.__name__}, got {value!r:.80}")
     return value

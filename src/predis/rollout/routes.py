@@ -29,7 +29,9 @@ def router(rollouts: Rollouts) -> APIRouter:
     def deploy(name: str, body: Deployment, caller: Operator) -> dict[str, Any]:
         """Begin to move an endpoint to a version."""
         plan = {**body.plan, "strategy": body.strategy}
-        return rollouts.start(caller.tenant, name, body.version, plan=plan, actor=caller.name).to_dict()
+        return rollouts.start(
+            caller.tenant, name, version=body.version, plan=plan, actor=caller.name
+        ).to_dict()
 
     @routes.get("/rollouts")
     def list_rollouts(caller: Reader, endpoint: str | None = None) -> list[dict[str, Any]]:
@@ -44,11 +46,11 @@ def router(rollouts: Rollouts) -> APIRouter:
     @routes.post("/rollouts/{rollout}/promote", status_code=202)
     def promote(rollout: int, caller: Operator) -> dict[str, Any]:
         """Give the candidate everything, whatever the gates still wait for."""
-        return rollouts.wish(caller.tenant, rollout, "promote", actor=caller.name).to_dict()
+        return rollouts.wish(caller.tenant, rollout, wish="promote", actor=caller.name).to_dict()
 
     @routes.post("/rollouts/{rollout}/abort", status_code=202)
     def abort(rollout: int, caller: Operator) -> dict[str, Any]:
         """Put the baseline back."""
-        return rollouts.wish(caller.tenant, rollout, "abort", actor=caller.name).to_dict()
+        return rollouts.wish(caller.tenant, rollout, wish="abort", actor=caller.name).to_dict()
 
     return routes

@@ -83,7 +83,7 @@ class RolloutStore:
             raise RolloutInProgress(f"endpoint {row['endpoint']!r} has a rollout in progress") from None
 
     def move(
-        self, connection: sa.Connection, rollout: Rollout, target: str, values: Mapping[str, Any]
+        self, connection: sa.Connection, rollout: Rollout, *, target: str, values: Mapping[str, Any]
     ) -> None:
         """Change a rollout's state, if it still stands where the caller saw it.
 
@@ -114,7 +114,7 @@ class RolloutStore:
                 .values(reason=reason, verdicts=verdicts)
             )
 
-    def wish(self, connection: sa.Connection, rollout: Rollout, wish: str) -> None:
+    def wish(self, connection: sa.Connection, rollout: Rollout, *, wish: str) -> None:
         """
         Raises:
             IllegalTransition: the rollout has ended.

@@ -17,7 +17,7 @@ from predis.state import Database
 class Endpoints:
     """The endpoints of all tenants."""
 
-    def __init__(self, database: Database, registry: Registry, clock: Clock) -> None:
+    def __init__(self, database: Database, registry: Registry, *, clock: Clock) -> None:
         self._database = database
         self._registry = registry
         self._clock = clock
@@ -53,7 +53,7 @@ class Endpoints:
         endpoint = self.get(tenant, name)
         config = {**endpoint.config, **changes}
         with self._database.write() as connection:
-            self.store.set_config(connection, endpoint, config)
+            self.store.set_config(connection, endpoint, config=config)
             self._audit.add(
                 connection, tenant, actor=actor, action="endpoint.configure", target=name, detail=changes
             )
@@ -73,7 +73,7 @@ class Endpoints:
         return self.store.endpoints(tenant)
 
     def current_route(self, endpoint: Endpoint) -> Route:
-        return self.store.route(endpoint.tenant, endpoint.name, endpoint.route)
+        return self.store.route(endpoint.tenant, endpoint.name, number=endpoint.route)
 
     def to_dict(self, endpoint: Endpoint) -> dict[str, Any]:
         return {

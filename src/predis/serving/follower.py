@@ -128,30 +128,30 @@ class Follower:
         self._keys.restore(keys)
         for item in remembered:
             versions = {version.number: version for version in item.versions}
-            self._apply(item.endpoint, item.route, versions)
+            self._apply(item.endpoint, item.route, versions=versions)
         self._plane.following = True
 
     def _follow(self, endpoint: Endpoint) -> Remembered:
-        route = self._store.route(endpoint.tenant, endpoint.name, endpoint.route)
+        route = self._store.route(endpoint.tenant, endpoint.name, number=endpoint.route)
         versions: dict[int, Version] = {}
         try:
             versions = {number: self._library.version(endpoint, number) for number in route.weights}
         except PredisError as error:
-            self._report(endpoint, route, error)
+            self._report(endpoint, route, error=error)
         else:
-            self._apply(endpoint, route, versions)
+            self._apply(endpoint, route, versions=versions)
         return Remembered(endpoint, route, tuple(versions.values()))
 
-    def _apply(self, endpoint: Endpoint, route: Route, versions: dict[int, Version]) -> None:
+    def _apply(self, endpoint: Endpoint, route: Route, *, versions: dict[int, Version]) -> None:
         try:
             served = {number: self._served(endpoint, version) for number, version in versions.items()}
         except PredisError as error:
-            self._report(endpoint, route, error)
+            self._report(endpoint, route, error=error)
             return
         self._plane.apply(AppliedRoute.of(endpoint.tenant, route, model=endpoint.model, versions=served))
         self._problems.pop(f"{endpoint.tenant}/{endpoint.name}", None)
 
-    def _report(self, endpoint: Endpoint, route: Route, error: PredisError) -> None:
+    def _report(self, endpoint: Endpoint, route: Route, *, error: PredisError) -> None:
         name = f"{endpoint.tenant}/{endpoint.name}"
         log.error("route %d of %s cannot be applied: %s", route.number, name, error)
         self._problems[name] = {"route": route.number, "code": error.code, "message": error.message}

@@ -47,11 +47,11 @@ class ServedVersion:
         self.number = version.number
         self.runtime = runtime
         self.binder = Binder(runtime.signature, limits)
-        self.encoder = Encoder(endpoint, version.number, runtime.signature)
+        self.encoder = Encoder(endpoint, version.number, signature=runtime.signature)
         self.row_cost_s = self._warm(len(runtime.signature.feature_names))
 
     def predict(self, bound: Bound) -> Sequence[NDArray[Any]]:
-        return runtimes.run(self.runtime, bound.features, bound.unseen)
+        return runtimes.run(self.runtime, bound.features, unseen=bound.unseen)
 
     def scores(self, outputs: Sequence[NDArray[Any]]) -> Matrix:
         return runtimes.scores_of(self.runtime.signature, outputs)
@@ -62,7 +62,7 @@ class ServedVersion:
         costs = []
         for _run in range(_WARM_RUNS):
             start = time.perf_counter()
-            runtimes.run(self.runtime, sample, {})
+            runtimes.run(self.runtime, sample, unseen={})
             costs.append(time.perf_counter() - start)
         return min(costs)
 
@@ -136,7 +136,7 @@ class Plane:
     def applied(self, tenant: str, endpoint: str) -> AppliedRoute | None:
         return self._applied.get((tenant, endpoint))
 
-    def model_ready(self, caller: Caller, endpoint: str, version: str | None) -> bool:
+    def model_ready(self, caller: Caller, endpoint: str, *, version: str | None) -> bool:
         """Whether a request for this endpoint (and version) would be answered.
 
         Raises:
@@ -152,7 +152,7 @@ class Plane:
 
         return {"name": "predis", "version": __version__, "extensions": []}
 
-    def model_metadata(self, caller: Caller, endpoint: str, version: str | None) -> dict[str, Any]:
+    def model_metadata(self, caller: Caller, endpoint: str, *, version: str | None) -> dict[str, Any]:
         """Names, datatypes and shapes as the protocol tells them, of the version asked for or the one with most weight."""
         applied = self._find(caller.tenant, endpoint)
         served = _version_of(applied, version) if version is not None else _heaviest(applied)
@@ -167,7 +167,7 @@ class Plane:
         }
 
     async def infer(
-        self, caller: Caller, endpoint: str, version: str | None, *, request: InferRequest
+        self, caller: Caller, endpoint: str, *, version: str | None, request: InferRequest
     ) -> Answer:
         """Answer one request. The caller then sends the body and hands the answer to ``capture``.
 
@@ -191,7 +191,7 @@ class Plane:
             bound = served.binder.bind(request)
             outputs = await self._predict(served, bound)
         except PredisError as error:
-            self._capture_failure(applied, served, request.id, started=started, error=error)
+            self._capture_failure(applied, served, request_id=request.id, started=started, error=error)
             raise
         finally:
             self._pending -= 1
@@ -207,12 +207,10 @@ class Plane:
             else b""
         )
         payload = encode(
-            answer.applied.target,
-            answer.id.encode(),
-            status=Status.OK,
-            version=answer.served.number,
-            times=(now, now if answer.event_at is None else answer.event_at, int(seconds * 1e6)),
-            arrays=(answer.served.scores(answer.outputs), answer.bound.features),
+            (answer.applied.target, answer.id.encode(), answer.served.number, Status.OK),
+            (now, now if answer.event_at is None else answer.event_at, int(seconds * 1e6)),
+            scores=answer.served.scores(answer.outputs),
+            features=answer.bound.features,
             extra=extra,
         )
         self._sink.append(payload)
@@ -221,20 +219,18 @@ class Plane:
         self,
         applied: AppliedRoute,
         served: ServedVersion,
-        request_id: str,
         *,
+        request_id: str,
         started: float,
         error: PredisError,
     ) -> None:
         status = Status.REJECTED if isinstance(error, InvalidInput) else Status.FAILED
         now = self._clock.time_ns()
         payload = encode(
-            applied.target,
-            request_id.encode(),
-            status=status,
-            version=served.number,
-            times=(now, now, int((time.perf_counter() - started) * 1e6)),
-            arrays=(_NOTHING, _NO_FEATURES),
+            (applied.target, request_id.encode(), served.number, status),
+            (now, now, int((time.perf_counter() - started) * 1e6)),
+            scores=_NOTHING,
+            features=_NO_FEATURES,
         )
         self._sink.append(payload)
 

@@ -140,7 +140,7 @@ class Binder:
         unseen: dict[tuple[int, int], str] = {}
         features = np.empty((rows, self._width))
         for column in self._columns:
-            column.fill(inputs[column.name], features, unseen)
+            column.fill(inputs[column.name], features, unseen=unseen)
         return Bound(features, unseen)
 
     def _rows(self, tensor: dict[str, Any]) -> int:
@@ -187,7 +187,7 @@ class _Column:
         self._limits = _integer_limits(spec.datatype)
         self._codes = {level: float(code) for code, level in enumerate(spec.levels)} if spec.levels else None
 
-    def fill(self, tensor: dict[str, Any], features: Matrix, unseen: dict[tuple[int, int], str]) -> None:
+    def fill(self, tensor: dict[str, Any], features: Matrix, *, unseen: dict[tuple[int, int], str]) -> None:
         data = tensor.get("data")
         rows = len(features)
         if tensor.get("datatype") not in self._datatypes:
@@ -231,13 +231,13 @@ class _Column:
                 f"input {self.name!r} must hold {self._field.datatype} values, got {wrong!r:.60}"
             )
         if self._codes is not None:
-            return self._coded(data, self._codes, unseen)
+            return self._coded(data, self._codes, unseen=unseen)
         if self._limits is not None and kinds:
             self._check_range(data)
         return [np.nan if v is None else v for v in data] if nulls else data
 
     def _coded(
-        self, data: list[Any], codes: dict[str, float], unseen: dict[tuple[int, int], str]
+        self, data: list[Any], codes: dict[str, float], *, unseen: dict[tuple[int, int], str]
     ) -> list[float]:
         found = [codes.get(text, -1.0) for text in data]
         if -1.0 in found:
@@ -300,7 +300,7 @@ def _integer_limits(datatype: str) -> tuple[int, int] | None:
 class Encoder:
     """Turns a version's outputs into response bytes."""
 
-    def __init__(self, model_name: str, version: int, signature: Signature) -> None:
+    def __init__(self, model_name: str, version: int, *, signature: Signature) -> None:
         self._head = {"model_name": model_name, "model_version": str(version)}
         self._fields = signature.outputs
         self._names = frozenset(f.name for f in signature.outputs)

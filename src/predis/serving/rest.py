@@ -72,7 +72,7 @@ class RestApp:
             if path.endswith("/infer") and scope["method"] == "POST":
                 await self._infer(scope, receive, send)
                 return
-            status, body = self._look(scope["method"], path, _header(scope, b"authorization"))
+            status, body = self._look(scope["method"], path, authorization=_header(scope, b"authorization"))
         except errors.PredisError as error:
             await _reply_error(send, error)
             return
@@ -82,7 +82,7 @@ class RestApp:
                 500,
                 orjson.dumps({"error": "an internal error; the server's log has it", "code": "internal"}),
             )
-        await _reply(send, status, body)
+        await _reply(send, status, body=body)
 
     async def _infer(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
@@ -93,14 +93,14 @@ class RestApp:
         key = _header(scope, b"x-predis-routing-key")
         if key:
             request.parameters["routing_key"] = key
-        answer = await self._plane.infer(caller, endpoint, version, request=request)
-        await _reply(send, 200, answer.body)
+        answer = await self._plane.infer(caller, endpoint, version=version, request=request)
+        await _reply(send, 200, body=answer.body)
         try:
             self._plane.capture(answer, seconds=time.perf_counter() - started)
         except Exception:
             log.exception("a prediction could not be captured")
 
-    def _look(self, method: str, path: str, authorization: str) -> tuple[int, bytes]:
+    def _look(self, method: str, path: str, *, authorization: str) -> tuple[int, bytes]:
         """Everything that only looks: health and metadata."""
         if path == "/v2/health/live":
             return 200, b'{"live":true}'
@@ -118,10 +118,10 @@ class RestApp:
         caller = self._caller(authorization, "predict")
         if path.endswith("/ready"):
             endpoint, version = _target(path.removesuffix("/ready"))
-            ready = self._plane.model_ready(caller, endpoint, version)
+            ready = self._plane.model_ready(caller, endpoint, version=version)
             return (200 if ready else 503), orjson.dumps({"name": endpoint, "ready": ready})
         endpoint, version = _target(path)
-        return 200, orjson.dumps(self._plane.model_metadata(caller, endpoint, version))
+        return 200, orjson.dumps(self._plane.model_metadata(caller, endpoint, version=version))
 
     def _caller(self, authorization: str, right: str) -> Caller:
         caller = self._keys.recognise(authorization)
@@ -172,7 +172,7 @@ def _header(scope: Scope, name: bytes) -> str:
 
 
 async def _reply(
-    send: Send, status: int, body: bytes, *, extra: tuple[tuple[bytes, bytes], ...] = ()
+    send: Send, status: int, *, body: bytes, extra: tuple[tuple[bytes, bytes], ...] = ()
 ) -> None:
     headers = [_JSON, (b"content-length", str(len(body)).encode()), *extra]
     await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -186,4 +186,4 @@ async def _reply_error(send: Send, error: errors.PredisError) -> None:
         extra = ((b"retry-after", str(RETRY_AFTER_S).encode()),)
     elif status == 413:
         extra = ((b"connection", b"close"),)  # the rest of the body is not read
-    await _reply(send, status, error_body(error), extra=extra)
+    await _reply(send, status, body=error_body(error), extra=extra)

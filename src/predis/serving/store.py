@@ -59,7 +59,7 @@ class ServingStore:
         with self._database.read() as connection:
             return [Endpoint(**row._mapping) for row in connection.execute(statement)]
 
-    def set_config(self, connection: sa.Connection, endpoint: Endpoint, config: dict[str, Any]) -> None:
+    def set_config(self, connection: sa.Connection, endpoint: Endpoint, *, config: dict[str, Any]) -> None:
         connection.execute(
             endpoints.update().filter_by(tenant=endpoint.tenant, name=endpoint.name).values(config=config)
         )
@@ -68,8 +68,8 @@ class ServingStore:
         self,
         connection: sa.Connection,
         endpoint: Endpoint,
-        weights: dict[int, float],
         *,
+        weights: dict[int, float],
         reason: str,
         at: int,
         actor: str,
@@ -89,7 +89,7 @@ class ServingStore:
         connection.execute(endpoints.update().filter_by(**key).values(route=route.number))
         return route
 
-    def route(self, tenant: str, endpoint: str, number: int) -> Route:
+    def route(self, tenant: str, endpoint: str, *, number: int) -> Route:
         """One Route; number 0 is the empty one."""
         if number == 0:
             return Route(endpoint, 0, {})

@@ -110,13 +110,13 @@ class ArtifactStore:
         return f"{self._root}/{digest[:2]}/{digest}"
 
     def _landing(self) -> _Landing:
-        return _Landing(self._files, self._root, self._local)
+        return _Landing(self._files, self._root, local=self._local)
 
 
 class _Landing:
     """One file on its way in: written under a temporary name, then moved in place or removed."""
 
-    def __init__(self, files: Any, root: str, local: bool) -> None:
+    def __init__(self, files: Any, root: str, *, local: bool) -> None:
         self._files, self._root, self._local = files, root, local
         self._temporary = f"{root}/incoming/{uuid.uuid4().hex}"
         self._hash = hashlib.sha256()

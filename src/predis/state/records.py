@@ -50,23 +50,22 @@ class PredictionRecord:
 
 
 def encode(
-    target: bytes,
-    record_id: bytes,
-    *,
-    status: int,
-    version: int,
+    head: tuple[bytes, bytes, int, int],
     times: tuple[int, int, int],
-    arrays: tuple[Matrix, Matrix],
+    *,
+    scores: Matrix,
+    features: Matrix,
     extra: bytes = b"",
 ) -> bytes:
     """The payload of one record.
 
     Args:
-        target: ``target_bytes(tenant, endpoint)``, made once per endpoint.
+        head: ``target_bytes(tenant, endpoint)`` (made once per endpoint), the prediction's id, version and status.
         times: received and event moment in nanoseconds, latency in microseconds.
-        arrays: scores [rows] and features [rows, columns], C-contiguous float64.
+        scores, features: [rows] and [rows, columns], C-contiguous float64.
+        extra: JSON of texts outside the levels.
     """
-    scores, features = arrays
+    target, record_id, version, status = head
     received_at, event_at, latency_us = times
     rows, columns = features.shape
     fixed = _FIXED.pack(

@@ -66,12 +66,12 @@ def inspect(
     runtime = load(kind, contents, signature=signature, inputs=inputs)
 
     def score(features: Matrix) -> Matrix:
-        return scores_of(runtime.signature, run(runtime, features, {}))
+        return scores_of(runtime.signature, run(runtime, features, unseen={}))
 
     return runtime.signature, score
 
 
-def run(runtime: Runtime, features: Matrix, unseen: Unseen) -> Sequence[NDArray[Any]]:
+def run(runtime: Runtime, features: Matrix, *, unseen: Unseen) -> Sequence[NDArray[Any]]:
     """Predict, with whatever the library raises translated.
 
     Raises:

@@ -25,7 +25,7 @@ class Onnx:
     """A session and the way from matrix columns to its inputs."""
 
     def __init__(
-        self, session: Any, graph: tuple[tuple[Field, ...], tuple[Field, ...]], signature: Signature
+        self, session: Any, graph: tuple[tuple[Field, ...], tuple[Field, ...]], *, signature: Signature
     ) -> None:
         self._session = session
         self.signature = signature
@@ -40,10 +40,12 @@ class Onnx:
         at = 0
         for spec in self._inputs:
             block = features[:, at : at + spec.width]
-            if spec.datatype == "BYTES":
-                values = self._texts(block[:, 0], at, unseen)
-            else:
-                values = block.astype(NUMPY_OF[spec.datatype])
+            texts = spec.datatype == "BYTES"
+            values = (
+                self._texts(block[:, 0], at, unseen=unseen)
+                if texts
+                else block.astype(NUMPY_OF[spec.datatype])
+            )
             feed[spec.name] = values.reshape(len(features), *spec.shape[1:])
             at += spec.width
         outputs: list[NDArray[Any]] = self._session.run(self._outputs, feed)
@@ -52,7 +54,7 @@ class Onnx:
             for f, output in zip(self.signature.outputs, outputs, strict=True)
         ]
 
-    def _texts(self, codes: NDArray[np.float64], at: int, unseen: Unseen) -> NDArray[Any]:
+    def _texts(self, codes: NDArray[np.float64], at: int, *, unseen: Unseen) -> NDArray[Any]:
         levels = self._levels[at]
         texts = [
             unseen.get((row, at), "") if code < 0 else "" if np.isnan(code) else levels[int(code)]
@@ -85,7 +87,7 @@ def load(contents: Mapping[str, bytes], *, signature: Signature | None, inputs: 
         raise ModelFailure(f"the file is not an ONNX graph that can be run: {error}") from error
     graph_inputs = tuple(_field(node, "input") for node in session.get_inputs())
     graph_outputs = tuple(_field(node, "output") for node in session.get_outputs())
-    full = signature or _signature(graph_inputs, graph_outputs, inputs)
+    full = signature or _signature(graph_inputs, graph_outputs, inputs=inputs)
     graph_width, width = sum(f.width for f in graph_inputs), len(full.feature_names)
     if graph_width != width:
         raise InvalidInput(f"the graph takes {graph_width} values per row, the signature gives {width}")
@@ -94,11 +96,11 @@ def load(contents: Mapping[str, bytes], *, signature: Signature | None, inputs: 
         raise InvalidInput(
             f"text input {texts[0]!r} needs its levels: register with a reference data set, or list them in the signature"
         )
-    return Onnx(session, (graph_inputs, graph_outputs), full)
+    return Onnx(session, (graph_inputs, graph_outputs), signature=full)
 
 
 def _signature(
-    graph_inputs: tuple[Field, ...], outputs: tuple[Field, ...], inputs: tuple[Field, ...]
+    graph_inputs: tuple[Field, ...], outputs: tuple[Field, ...], *, inputs: tuple[Field, ...]
 ) -> Signature:
     """The graph's own fields; a table's columns instead where the graph takes them as inputs, or as one matrix."""
     score = next((f for f in outputs if f.datatype.startswith("FP")), outputs[0])
