@@ -261,7 +261,7 @@ def _examine(settings: Settings) -> list[dict[str, Any]]:
 
 
 def _free(host: str, port: int) -> str:
-    from predis.supervisor import check_port
+    from predis.app.serve import check_port
 
     check_port(host, port)
     return "free; nothing is running here"

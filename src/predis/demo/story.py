@@ -27,6 +27,7 @@ from rich.table import Table
 
 from predis import settings as settings_table
 from predis import telemetry
+from predis.app.serve import check_port
 from predis.client import Client
 from predis.demo import flights as data
 from predis.demo.replay import Replay
@@ -34,7 +35,7 @@ from predis.demo.screen import Milestone, Scene, Screen
 from predis.errors import HomeInUse, PredisError, SetupError
 from predis.settings import Settings
 from predis.stats import auc, compare_auc
-from predis.supervisor import Supervisor, check_port
+from predis.supervisor import Supervisor
 
 if TYPE_CHECKING:
     import pandas as pd
