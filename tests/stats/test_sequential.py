@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from predis.errors import InvalidInput
-from predis.stats import auc, auc_pairs, compare_auc_streams, compare_rates, proportion_interval
+from predis.stats import AucPairs, auc, compare_auc_streams, compare_rates, proportion_interval
 
 RUNS, LOOKS = 400, 100
 
@@ -152,21 +152,49 @@ def test_interval_of_the_difference_joins_both_sides() -> None:
     assert (result.low, result.high) == (candidate[0] - base[1], candidate[1] - base[0])
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 1)), max_size=40))
-def test_pairs_use_every_row_once_in_order(sample: list[tuple[int, int]]) -> None:
-    first, second = [s for s, y in sample if y], [s for s, y in sample if not y]
-    pairs = list(zip(first, second, strict=False))
-    expected = sum(2 * (a > b) + (a == b) for a, b in pairs), len(pairs)
-    score, label = np.array([s for s, _ in sample], dtype=float), np.array([y for _, y in sample], dtype=bool)
-    assert auc_pairs(score, label) == expected
+def paired(score: object, label: object) -> AucPairs:
+    pairs = AucPairs()
+    pairs.update(score, label)  # type: ignore[arg-type]
+    return pairs
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 1)), max_size=40), st.integers(0, 40))
+def test_pairs_use_every_row_once_however_the_stream_is_cut(sample: list[tuple[int, int]], cut: int) -> None:
+    whole = paired([float(s) for s, _ in sample], [y for _, y in sample])
+    parts = AucPairs()
+    for part in (sample[:cut], sample[cut:]):
+        parts.update([float(s) for s, _ in part], [y for _, y in part])
+    positives = sum(y for _, y in sample)
+    assert (whole.wins, whole.pairs) == (parts.wins, parts.pairs)
+    assert whole.pairs == min(positives, len(sample) - positives)
+    assert 0 <= whole.wins <= whole.pairs
+
+
+def test_pairs_are_neighbours_in_time() -> None:
+    """Scores and base rate both grow over the day; within an hour the score knows nothing, and that is what counts."""
+    rng = np.random.default_rng(36)
+    day = np.linspace(0, 1, 20_000)
+    score, label = day + 0.01 * rng.normal(size=day.size), rng.random(day.size) < 0.2 + 0.6 * day
+    pairs = paired(score, label)
+    assert auc(score, label) > 0.65
+    assert pairs.wins / pairs.pairs == pytest.approx(0.5, abs=0.03)
+
+
+def test_waiting_rows_are_bounded() -> None:
+    pairs = AucPairs(keep=3)
+    pairs.update([0.1, 0.2, 0.3, 0.4, 0.5], [0, 0, 0, 0, 0])
+    pairs.update([0.45] * 5, [1, 1, 1, 1, 1])
+    assert (pairs.wins, pairs.pairs) == (2.0, 3)
+    with pytest.raises(InvalidInput, match="keep"):
+        AucPairs(keep=0)
 
 
 def test_share_of_pairs_won_estimates_the_auc() -> None:
     rng = np.random.default_rng(37)
     label = rng.random(40_000) < 0.4
     score = rng.normal(size=40_000) + label
-    wins_twice, pairs = auc_pairs(score, label)
-    assert wins_twice / 2 / pairs == pytest.approx(auc(score, label), abs=0.01)
+    pairs = paired(score, label)
+    assert pairs.wins / pairs.pairs == pytest.approx(auc(score, label), abs=0.01)
 
 
 @pytest.mark.parametrize(("shift", "margin", "allowed"), [(0.0, 0.0, {"undecided"}), (1.5, 0.02, {"worse"})])
@@ -180,8 +208,8 @@ def test_auc_gate_under_continuous_looking(shift: float, margin: float, allowed:
         for _ in range(40):
             for side, separation in ((0, 1.5), (2, 1.5 - shift)):
                 label = np.arange(100) % 4 == 0
-                wins_twice, pairs = auc_pairs((rng.normal(size=100) + separation * label).round(1), label)
-                totals[side : side + 2] += wins_twice / 2, pairs
+                pairs = paired((rng.normal(size=100) + separation * label).round(1), label)
+                totals[side : side + 2] += pairs.wins, pairs.pairs
             verdict = compare_auc_streams(
                 (totals[0], totals[1]), (totals[2], totals[3]), alpha=0.05, margin=margin
             ).verdict
@@ -210,4 +238,4 @@ def test_what_makes_no_sense_is_refused() -> None:
     with pytest.raises(InvalidInput, match="margin"):
         compare_auc_streams((1, 2), (1, 2), alpha=0.05, margin=math.nan)
     with pytest.raises(InvalidInput, match="NaN"):
-        auc_pairs([math.nan], [1])
+        paired([math.nan], [1])

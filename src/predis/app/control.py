@@ -7,7 +7,6 @@ import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from functools import lru_cache
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request
@@ -50,7 +49,6 @@ from predis.stats import Profile
 log = logging.getLogger(__name__)
 
 _HOUR_S = 3_600.0
-_VERSIONS_KEPT = 256
 
 
 class Platform:
@@ -68,8 +66,8 @@ class Platform:
             database, self.artifacts, clock=clock, bus=self.bus, inspect=runtimes.inspect
         )
         self.endpoints = Endpoints(database, self.registry, clock=clock)
-        self.version_of = lru_cache(_VERSIONS_KEPT)(self._version_of)
-        self.profile_of = lru_cache(_VERSIONS_KEPT)(self._profile_of)
+        self._versions: dict[tuple[str, str, int], Version] = {}
+        self._profiles: dict[tuple[str, str, int], Profile] = {}
         self.ingest = Ingest(
             database, settings.journal_folder, profile=self.profile_of, window_rows=settings.window_rows
         )
@@ -97,7 +95,7 @@ class Platform:
 
     def watched(self, endpoint: Endpoint, version: Version) -> Watched:
         """One version as the monitor's checks see it."""
-        profile = self.profile_of(endpoint.tenant, endpoint.name, version.number)
+        profile = self.profile_of(endpoint.tenant, endpoint.name, number=version.number)
         return Watched(
             endpoint.tenant, endpoint.name, version.number, endpoint.model, version.metrics, profile
         )
@@ -132,15 +130,26 @@ class Platform:
         with self.database.write() as connection:
             MonitoringStore(self.database).forget_predictions(connection, before=before)
 
-    def _version_of(self, tenant: str, endpoint: str, *, number: int) -> Version | None:
-        try:
-            return self.registry.version(tenant, self.endpoints.get(tenant, endpoint).model, reference=number)
-        except LookupError:
-            return None
+    def version_of(self, tenant: str, endpoint: str, *, number: int) -> Version | None:
+        """A version by its endpoint; versions never change, so each is read once."""
+        key = (tenant, endpoint, number)
+        if key not in self._versions:
+            try:
+                model = self.endpoints.get(tenant, endpoint).model
+                self._versions[key] = self.registry.version(tenant, model, reference=number)
+            except LookupError:
+                return None
+        return self._versions[key]
 
-    def _profile_of(self, tenant: str, endpoint: str, *, number: int) -> Profile | None:
-        version = self.version_of(tenant, endpoint, number)
-        return Profile.from_dict(version.profile) if version and version.profile else None
+    def profile_of(self, tenant: str, endpoint: str, *, number: int) -> Profile | None:
+        """A version's reference profile, read once."""
+        key = (tenant, endpoint, number)
+        if key not in self._profiles:
+            version = self.version_of(tenant, endpoint, number=number)
+            if version is None or not version.profile:
+                return None
+            self._profiles[key] = Profile.from_dict(version.profile)
+        return self._profiles[key]
 
     def _retraining_parts(self) -> RetrainingParts:
         return RetrainingParts(
@@ -181,7 +190,7 @@ class _Landscape:
         found = platform.endpoints.get(tenant, endpoint)
         route = platform.endpoints.current_route(found)
         versions = [
-            platform.version_of(tenant, endpoint, number)
+            platform.version_of(tenant, endpoint, number=number)
             for number, share in route.weights.items()
             if share > 0
         ]

@@ -9,14 +9,14 @@ import numpy as np
 
 from predis.monitoring.store import MonitoringStore, unpack_counts
 from predis.state.engine import Database
-from predis.stats import auc_pairs, latency
+from predis.stats import AucPairs, latency
 
 
 @dataclass(frozen=True)
 class Side:
     """One version since the mark. ``slow`` requests took longer than the limit the plan fixed before it looked.
 
-    ``wins`` of ``pairs`` (a positive and a negative label each, every label used once) were ordered rightly by the score.
+    ``wins`` of ``pairs`` (neighbours in time with different labels, each label used once) were ordered rightly by the score.
     """
 
     requests: int = 0
@@ -35,11 +35,22 @@ class Mark:
     counters: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
+@dataclass
+class _Counted:
+    """How far a version's labels have been read since a mark: ``next`` is the number of the next one."""
+
+    mark: int
+    next: int
+    labels: int = 0
+    pairs: AucPairs = field(default_factory=AucPairs)
+
+
 class EvidenceReader:
     """Counts evidence per version since a mark."""
 
     def __init__(self, database: Database) -> None:
         self._store = MonitoringStore(database)
+        self._counted: dict[tuple[str, str, int], _Counted] = {}
 
     def mark(self, tenant: str, endpoint: str, *, now: int) -> Mark:
         found = {}
@@ -66,16 +77,31 @@ class EvidenceReader:
         before = mark.counters.get(str(version), {"requests": 0, "failed": 0, "matured": 0, "latency": 0})
         counts = unpack_counts(row["latency"]) - np.asarray(before["latency"])
         slow = int(counts[np.searchsorted(latency.EDGES, slow_s) + 1 :].sum())
-        key = {"tenant": tenant, "endpoint": endpoint, "version": version}
-        labelled = self._store.matured(key, start=before["matured"], stop=row["matured"], since=mark.at)
-        wins_twice, pairs = (
-            auc_pairs([r.score for r in labelled], [r.label for r in labelled]) if labelled else (0, 0)
-        )
+        counted = self._labels(tenant, endpoint, version=version, mark=mark, upto=row["matured"])
         return Side(
             requests=row["requests"] - before["requests"],
             failed=row["failed"] - before["failed"],
             slow=slow,
-            labels=len(labelled),
-            wins=wins_twice / 2,
-            pairs=pairs,
+            labels=counted.labels,
+            wins=counted.pairs.wins,
+            pairs=counted.pairs.pairs,
         )
+
+    def _labels(self, tenant: str, endpoint: str, *, version: int, mark: Mark, upto: int) -> _Counted:
+        """What the labels since the mark say. Only those that are new since the last look are read; a restart reads them all."""
+        counted = self._counted.get((tenant, endpoint, version))
+        if counted is None or counted.mark != mark.at or counted.next > upto:
+            before = mark.counters.get(str(version), {"matured": 0})
+            counted = _Counted(mark.at, before["matured"])
+            self._counted[tenant, endpoint, version] = counted
+        key = {"tenant": tenant, "endpoint": endpoint, "version": version}
+        new = (
+            self._store.matured(key, start=counted.next, stop=upto, since=mark.at)
+            if counted.next < upto
+            else []
+        )
+        if new:
+            counted.pairs.update([row.score for row in new], [row.label for row in new])
+        counted.labels += len(new)
+        counted.next = upto
+        return counted

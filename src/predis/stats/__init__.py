@@ -14,8 +14,8 @@ from predis.stats.profile import Profile, build_profile
 from predis.stats.scores import BinaryScores, auc, binary_scores, brier, gini, ks, log_loss
 from predis.stats.sequential import (
     AucGate,
+    AucPairs,
     RateComparison,
-    auc_pairs,
     compare_auc_streams,
     compare_rates,
     proportion_interval,
@@ -24,6 +24,7 @@ from predis.stats.sequential import (
 __all__ = [
     "AucComparison",
     "AucGate",
+    "AucPairs",
     "BinaryScores",
     "Bins",
     "LatencyHistogram",
@@ -33,7 +34,6 @@ __all__ = [
     "RateComparison",
     "adjust",
     "auc",
-    "auc_pairs",
     "binary_scores",
     "brier",
     "build_profile",

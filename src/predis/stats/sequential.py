@@ -27,6 +27,7 @@ holds under dependence as long as every X has mean p given its past.
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass
 from typing import Literal
 
@@ -115,30 +116,56 @@ def compare_rates(baseline: Share, candidate: Share, *, alpha: float, margin: fl
     return RateComparison(_ratio(*baseline), _ratio(*candidate), low, high, verdict)
 
 
-def auc_pairs(score: ArrayLike, label: ArrayLike) -> tuple[int, int]:
-    """(twice the wins, pairs): the k-th positive in order of arrival against the k-th negative.
+class AucPairs:
+    """Pairs of a positive and a negative row that stood next to each other in the stream, each row used once.
 
-    score: float64[n], label: 0/1 [n], both in order of arrival. A pair is won when the positive scores
-    higher; a tie is half a win. Each row is used once, so pairs of independent rows are independent and
-    each has the AUC as its mean, which is what `compare_auc_streams` needs; the usual AUC uses every row in
-    many pairs and has no such guarantee. Pairs of several batches may be added up. Raises `InvalidInput`
-    for NaN scores or labels other than 0 and 1.
+    A pair is won when the positive scores higher; a tie is half a win. Because no row is in two pairs, pairs of
+    independent rows are independent, which is what `compare_auc_streams` needs; the usual AUC uses every row in
+    many pairs and has no such guarantee. A row is paired with the newest row of the other class that still waits:
+    so a pair compares rows of the same hour, and a change of the base rate or the scores over the day does not
+    pass for skill. What is measured is therefore the AUC among neighbours in time. Memory is bounded: of each class at
+    most `keep` rows wait, the oldest leave.
 
-    >>> auc_pairs([0.9, 0.2, 0.4, 0.4, 0.7], [1, 0, 1, 0, 1])
-    (3, 2)
+    >>> pairs = AucPairs()
+    >>> pairs.update([0.9, 0.2, 0.4, 0.4, 0.7], [1, 0, 1, 0, 1])
+    >>> pairs.wins, pairs.pairs
+    (1.5, 2)
     """
-    values = ordered(score, "score")
-    positive = positives(label, values.size)
-    first, second = values[positive], values[~positive]
-    pairs = min(first.size, second.size)
-    first, second = first[:pairs], second[:pairs]
-    return int(np.count_nonzero(first > second) + np.count_nonzero(first >= second)), int(pairs)
+
+    def __init__(self, *, keep: int = 1_000) -> None:
+        if keep < 1:
+            raise InvalidInput(f"keep must be at least 1, got {keep}")
+        self.keep = keep
+        self.reset()
+
+    def reset(self) -> None:
+        self.wins = 0.0
+        self.pairs = 0
+        self._waiting: tuple[deque[float], deque[float]] = (deque(maxlen=self.keep), deque(maxlen=self.keep))
+
+    def update(self, score: ArrayLike, label: ArrayLike) -> None:
+        """Take rows in: score float64[n], label 0/1 [n], in order of arrival.
+
+        Raises `InvalidInput` for NaN scores or labels other than 0 and 1.
+        """
+        values = ordered(score, "score")
+        positive = positives(label, values.size)
+        negatives, positives_ = self._waiting
+        for value, is_positive in zip(values.tolist(), positive.tolist(), strict=True):
+            others, own = (negatives, positives_) if is_positive else (positives_, negatives)
+            if not others:
+                own.append(value)
+                continue
+            other = others.pop()
+            high, low = (value, other) if is_positive else (other, value)
+            self.pairs += 1
+            self.wins += 1.0 if high > low else 0.5 if high == low else 0.0
 
 
 def compare_auc_streams(baseline: Share, candidate: Share, *, alpha: float, margin: float) -> AucGate:
     """Is the candidate's AUC, on its own traffic, lower than the baseline's by more than `margin`?
 
-    baseline, candidate: pairs won, and of how many, a tie counting one half (half of the first number that `auc_pairs` gives).
+    baseline, candidate: pairs won, and of how many, a tie counting one half (as `AucPairs` counts them).
     alpha: chance that the verdict is EVER wrong, over all looks. margin: >= 0, in AUC units. Raises
     `InvalidInput` for impossible numbers.
 

@@ -76,11 +76,12 @@ function monthTicks(from, to, rough) {
 // --- the frame of a chart ---------------------------------------------------------------------------------------------
 
 const HEIGHT = 240;
+const NARROW = 480; // below this a readout stands under the chart, as beside the point it would hide it
 const MARGIN = { top: 26, right: 16, bottom: 26, left: 46 };
 
-function frame({ width, x, y, low, high, from, to, unit, text }) {
+function frame({ width, x, y, low, high, wanted, from, to, unit, text }) {
   const bottom = HEIGHT - MARGIN.bottom;
-  const across = ticks(low, high, 4);
+  const across = ticks(low, high, wanted);
   const along = timeTicks(from, to, Math.max(2, Math.floor((width - MARGIN.left) / 84)));
   const fits = ({ at, text: label }) => Math.abs(x(at)) + (label.length * CHARACTER) / 2 < width;
   return [
@@ -109,6 +110,7 @@ function plot({ label, size, stops, active, choose, readout }, ...marks) {
     End: () => go(stops.length - 1),
     Escape: () => choose(null),
   };
+  const docked = size.width < NARROW;
   const flip = stop && stop.x > size.width / 2;
   return h("div", {
     class: "plot", tabindex: 0, role: "group", "aria-label": `${label}. Left and right arrow keys read the figures.`,
@@ -125,8 +127,8 @@ function plot({ label, size, stops, active, choose, readout }, ...marks) {
   },
   h("svg", { viewBox: `0 0 ${size.width} ${HEIGHT}`, width: size.width, height: HEIGHT, "aria-hidden": "true" }, ...marks),
   h("div", {
-    class: stop ? "readout" : "readout away", "aria-live": "polite",
-    style: stop
+    class: `readout${stop ? "" : " away"}${docked ? " docked" : ""}`, "aria-live": "polite",
+    style: stop && !docked
       ? { [flip ? "right" : "left"]: `${flip ? size.width - stop.x + 12 : stop.x + 12}px`, top: `${MARGIN.top}px` }
       : {},
   }, stop && readout(stop)));
@@ -167,7 +169,7 @@ export function trafficChart({ series, now, size, active, choose, readout }) {
   const wide = Math.max(1, x(spacing * 1000) - x(0) - 1.5);
   return plot({ label: "Requests per second over the last minutes", size, stops, active, choose, readout },
     frame({
-      width: size.width, x, y, low: 0, high, from, to, unit: "requests per second",
+      width: size.width, x, y, low: 0, high, wanted: 4, from, to, unit: "requests per second",
       text: (value, digits) => (digits ? value.toFixed(digits) : short(value)),
     }),
     stops.map((stop) => bar(stop, { y, wide, active })));
@@ -202,12 +204,12 @@ export function scoreChart({ name, lines, marks, bounds, size, active, choose, r
   const x = scale(from, to, MARGIN.left, size.width - MARGIN.right - 18);
   const y = scale(low, high, HEIGHT - MARGIN.bottom, MARGIN.top);
   const stops = all.map((point) => ({ ...point, x: x(point.at), y: y(point.value) })).sort((a, b) => a.x - b.x);
-  const place = placer({ left: MARGIN.left, right: size.width, top: MARGIN.top - 8, bottom: HEIGHT - MARGIN.bottom }, obstacles(lines, marks, x, y));
+  const place = placer({ left: MARGIN.left, right: size.width, top: MARGIN.top - 8, bottom: HEIGHT - MARGIN.bottom }, lines.flatMap((line) => trace(line, x, y)));
   const ends = lines.map((line) => endLabel(line, { x, y, place }));
   const crowded = all.length > size.width / 5;
   const stop = stops.find((one) => one.key === active);
   return plot({ label: `${name} over event time`, size, stops, active, choose, readout },
-    frame({ width: size.width, x, y, low, high, from, to, unit: name, text: (value, digits) => value.toFixed(Math.max(2, digits)) }),
+    frame({ width: size.width, x, y, low, high, wanted: 6, from, to, unit: name, text: (value, digits) => value.toFixed(Math.max(2, digits)) }),
     marks.filter(({ at }) => at >= from && at <= to).map((mark) => flag(mark, x(mark.at))),
     lines.map((line) => line.reference && reference(line, { x, y, place })),
     lines.map((line) => band(line, { x, y })),
@@ -216,11 +218,6 @@ export function scoreChart({ name, lines, marks, bounds, size, active, choose, r
     stop && h("line", { class: "cursor", x1: stop.x, x2: stop.x, y1: MARGIN.top, y2: HEIGHT - MARGIN.bottom }),
     stop && h("g", { class: `hue-${hue(stop.version)}` }, marker(stop.version, stop.x, stop.y, 6)));
 }
-
-const obstacles = (lines, marks, x, y) => [
-  ...lines.flatMap((line) => trace(line, x, y)),
-  ...marks.map(({ at }) => ({ x: x(at) - 1, y: 0, wide: 2, tall: HEIGHT })),
-];
 
 export const hue = (version) => ((version % 6) + 6) % 6;
 

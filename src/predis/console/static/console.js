@@ -84,7 +84,7 @@ function current() {
 function render() {
   const data = current();
   draw(document.getElementById("app"),
-    header({ data, lost: state.lost, client }),
+    header({ data, lost: state.lost, locked: state.locked, client }),
     banner({ lost: state.lost, data }),
     h("main", { id: "main", tabindex: -1, class: state.lost ? "stale" : null }, content(data)));
   if (data) document.title = title(data, (data.alerts ?? []).filter((alert) => alert.state === "open"));

@@ -211,7 +211,7 @@ function windowReadout({ version, window }) {
   ];
 }
 
-const HEADS = ["Version", "Share", "Rows", "Labelled", "AUC, last window", "Reference AUC", "KS", "Gini", "Made"];
+const HEADS = ["Version", "AUC, last window", "Reference AUC", "KS", "Gini", "Share", "Rows", "Labelled", "Made"];
 
 function versionPanel(versions, now) {
   if (!versions.length) return null;
@@ -230,13 +230,13 @@ function versionRow(version, now) {
   const change = known(last.auc) && known(reference.auc) ? last.auc - reference.auc : null;
   return h("tr", { key: String(version.version) },
     h("th", { scope: "row" }, swatch(version.version), `v${version.version} `, h("span", { class: "role" }, version.role)),
-    h("td", null, share(version.weight)),
-    h("td", null, count(version.rows)),
-    h("td", null, count(version.matured)),
     h("td", { title: known(last.auc) ? `${exact(last.auc)}, interval ${interval(last.auc_low, last.auc_high) ?? "not known"}` : null },
       h("strong", null, score(last.auc)), known(change) && h("span", { class: "note" }, ` ${signed(change)}`)),
     h("td", { title: interval(reference.auc_low, reference.auc_high) && `Interval ${interval(reference.auc_low, reference.auc_high)}` }, score(reference.auc)),
     h("td", null, figure(last.ks)),
     h("td", null, figure(last.gini)),
+    h("td", null, share(version.weight)),
+    h("td", null, count(version.rows)),
+    h("td", null, count(version.matured)),
     h("td", { title: `${moment(parse(version.created_at))}, ${version.format}` }, when(version.created_at, now), h("span", { class: "note" }, ` ${version.format ?? ""}`)));
 }

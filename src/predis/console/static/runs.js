@@ -38,7 +38,7 @@ function rolloutFull(rollout, now) {
   return [
     h("div", { class: "run-head" },
       h("strong", null, change(rollout.baseline, rollout.candidate)),
-      pill(tone(rollout.state), rollout.state),
+      pill(tone(rollout.state), words(rollout.state)),
       h("span", { class: "note" }, `${words(rollout.strategy)}, `, lasted(rollout, now))),
     stepper(rolloutSteps(rollout)),
     outcome(rollout),
@@ -96,22 +96,15 @@ function gate(verdict) {
 
 const rolloutLine = (rollout, now) => [
   h("strong", null, change(rollout.baseline, rollout.candidate)),
-  pill(tone(rollout.state), rollout.state),
+  pill(tone(rollout.state), words(rollout.state)),
   h("span", null, rollout.reason),
   h("span", { class: "note" }, when(rollout.ended_at ?? rollout.created_at, now)),
 ];
 
 // --- retraining -------------------------------------------------------------------------------------------------------
 
-// What a run does, in order, and the names its step may go by.
-const STEPS = [
-  ["build set", /build|set|collect/],
-  ["validate", /valid/],
-  ["train", /^train|fit/],
-  ["compare", /compar|evaluat|challeng/],
-  ["register", /regist/],
-  ["roll out", /roll|promot|deploy/],
-];
+// What a run does, in order: how it is shown, and how its name begins.
+const STEPS = [["build set", "build"], ["validate", "valid"], ["train", "train"], ["compare", "compar"], ["register", "regist"], ["roll out", "roll"]];
 
 const retrainingPanel = (retrainings, now) => runs("Retraining", "retraining", retrainings, now, {
   full: retrainingFull,
@@ -123,7 +116,7 @@ function retrainingFull(run, now) {
   return [
     h("div", { class: "run-head" },
       h("strong", null, change(run.champion, run.challenger)),
-      pill(tone(run.state), run.state),
+      pill(tone(run.state), words(run.state)),
       h("span", { class: "note" }, `trigger ${words(run.trigger)}, `, lasted(run, now))),
     stepper(retrainingSteps(run)),
     result(run),
@@ -131,10 +124,8 @@ function retrainingFull(run, now) {
 }
 
 function retrainingSteps(run) {
-  const name = words(run.step).toLowerCase();
-  const named = STEPS.findIndex(([, pattern]) => pattern.test(name));
-  const done = run.state === "promoted" || (named < 0 && /done|end|finish/.test(name));
-  const at = done ? Infinity : Math.max(0, named);
+  const done = run.state === "promoted";
+  const at = done ? Infinity : Math.max(0, STEPS.findIndex(([, start]) => String(run.step).startsWith(start)));
   const stopped = Boolean(run.ended_at) && !done;
   return STEPS.map(([label], index) => ({ label, state: index < at ? "done" : index > at ? "todo" : stopped ? "failed" : "current" }));
 }
@@ -142,13 +133,25 @@ function retrainingSteps(run) {
 function result(run) {
   const detail = run.detail ?? {};
   const compared = known(detail.champion_auc) && known(detail.challenger_auc);
-  const said = detail.decision ?? detail.reason ?? detail.error;
+  const said = conclusion(run, detail);
   return [
-    said && h("p", { class: `outcome ${tone(run.state)}` }, icon(tone(run.state), 16), h("span", null, String(said))),
+    said && h("p", { class: `outcome ${tone(run.state)}` }, icon(tone(run.state), 16), h("span", null, said)),
     compared && comparison(run, detail),
     known(detail.rows) && h("p", { class: "note" }, "Set of ", count(detail.rows), " rows",
       known(detail.train_rows) && [": trained on ", count(detail.train_rows)], known(detail.test_rows) && [", compared on the ", count(detail.test_rows), " newest"], "."),
   ];
+}
+
+/** How a run came out and why, in one sentence. */
+function conclusion(run, { error, decision, rollout_reason: turn }) {
+  const champion = `v${run.champion}`;
+  const challenger = known(run.challenger) ? `v${run.challenger}` : "The challenger";
+  if (error) return `Failed: ${error}`;
+  if (run.state === "promoted") return `${challenger} is better and answers everything now.`;
+  if (run.state === "rejected" && turn) return `${challenger} was better in the comparison, but its rollout ended: ${turn}. ${champion} stays.`;
+  if (decision === "not better") return `${challenger} is not better by the margin. ${champion} stays.`;
+  if (decision === "better") return `${challenger} is better by more than the margin; it is rolled out with gates.`;
+  return decision ? String(decision) : null;
 }
 
 function comparison(run, detail) {
@@ -168,7 +171,7 @@ function retrainingLine(run, now) {
   const { difference } = run.detail ?? {};
   return [
     h("strong", null, change(run.champion, run.challenger)),
-    pill(tone(run.state), run.state),
+    pill(tone(run.state), words(run.state)),
     h("span", null, `trigger ${words(run.trigger)}`, known(difference) && `, AUC ${signed(difference)}`),
     h("span", { class: "note" }, when(run.ended_at ?? run.created_at, now)),
   ];

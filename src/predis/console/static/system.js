@@ -5,12 +5,12 @@ import { clock, count, moment, plural, span } from "./format.js";
 import { anchor } from "./endpoint.js";
 import { icon, pill, tone } from "./ui.js";
 
-export function header({ data, lost, client }) {
+export function header({ data, lost, locked, client }) {
   return h("header", { class: "top" },
     h("h1", null, logo(), "Predis"),
     data && h("span", { class: "note" }, "tenant ", h("strong", null, data.tenant)),
     h("span", { class: "spacer" }),
-    client.hasKey && h("button", { type: "button", class: "quiet", onclick: () => client.forget() }, "Forget API key"),
+    client.hasKey && !locked && h("button", { type: "button", class: "quiet", onclick: () => client.forget() }, "Forget API key"),
     lost
       ? h("span", { class: "live" }, icon("warn", 14), "not live")
       : data && h("span", { class: "live", title: `Time of the server: ${moment(data.at)}` }, h("span", { class: "pulse" }), "live ", h("span", { class: "clock" }, clock(data.at))));
@@ -73,4 +73,4 @@ const loss = (number, text) => (number > 0
   : h("span", null, count(number), ` ${text}`));
 
 /** The tab's title: what is wrong, where tabs are many. */
-export const title = (data, open) => (open.length ? `(${open.length}) ${plural(open.length, "alert")}, Predis` : `Predis, ${data.tenant}`);
+export const title = (data, open) => (open.length ? `${plural(open.length, "alert")}, Predis` : `Predis, ${data.tenant}`);

@@ -24,7 +24,7 @@ export const pill = (tone, text, props) =>
 /** The tone of a state's name; a name not known here is neutral. */
 const TONES = {
   ok: "good", degraded: "warn", down: "bad", idle: "idle",
-  warming: "run", running: "run", promoted: "good", aborted: "bad", failed: "bad", rejected: "idle",
+  warming: "run", running: "run", rolling_out: "run", promoted: "good", aborted: "bad", failed: "bad", rejected: "idle",
   pass: "good", hold: "run", fail: "bad",
 };
 export const tone = (state) => TONES[state] ?? "idle";
