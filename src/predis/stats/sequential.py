@@ -123,8 +123,9 @@ class AucPairs:
     independent rows are independent, which is what `compare_auc_streams` needs; the usual AUC uses every row in
     many pairs and has no such guarantee. A row is paired with the newest row of the other class that still waits:
     so a pair compares rows of the same hour, and a change of the base rate or the scores over the day does not
-    pass for skill. What is measured is therefore the AUC among neighbours in time. Memory is bounded: of each class at
-    most `keep` rows wait, the oldest leave.
+    pass for skill. What is measured is therefore the AUC among neighbours in time. Of each class at
+    most `keep` rows wait, the oldest leave: raising it wastes fewer rows where the classes come in runs, and
+    pairs rows further apart.
 
     >>> pairs = AucPairs()
     >>> pairs.update([0.9, 0.2, 0.4, 0.4, 0.7], [1, 0, 1, 0, 1])
@@ -132,7 +133,7 @@ class AucPairs:
     (1.5, 2)
     """
 
-    def __init__(self, *, keep: int = 1_000) -> None:
+    def __init__(self, *, keep: int = 50) -> None:
         if keep < 1:
             raise InvalidInput(f"keep must be at least 1, got {keep}")
         self.keep = keep
