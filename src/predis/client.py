@@ -73,6 +73,17 @@ class Client:
         self._retry_s = retry_s
         self._fields: dict[str, list[dict[str, Any]]] = {}
 
+    def close(self) -> None:
+        """Close every kept connection, of all threads."""
+        self._control.close()
+        self._serving.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
     # -- predictions and feedback --------------------------------------------------------------------------------------
 
     def predict(
@@ -308,6 +319,16 @@ class _Server:
         self._prefix = parts.path.rstrip("/")
         self._timeout_s = timeout_s
         self._local = threading.local()
+        self._kept: set[http.client.HTTPConnection] = set()
+
+    def close(self) -> None:
+        for connection in list(self._kept):
+            connection.close()
+        self._kept.clear()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_kept"):
+            self.close()
 
     def exchange(
         self, method: str, path: str, *, body: bytes | IO[bytes] | None, headers: Mapping[str, str], size: int
@@ -333,6 +354,7 @@ class _Server:
             content = response.read()
         except (OSError, http.client.HTTPException) as error:
             connection.close()
+            self._kept.discard(connection)
             self._local.connection = None
             problem = Unreachable(
                 f"no answer from {self.url}: {error or type(error).__name__}; is `predis up` running?"
@@ -344,7 +366,13 @@ class _Server:
             if not sent or (stale and method == "GET"):
                 problem.args = (problem.args[0], "unsent")
             raise problem from error
-        self._local.connection = None if response.will_close else connection
+        if response.will_close:
+            connection.close()
+            self._kept.discard(connection)
+            self._local.connection = None
+        else:
+            self._kept.add(connection)
+            self._local.connection = connection
         return response.status, content
 
 

@@ -100,6 +100,9 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        for child in self._children:
+            if child.process and child.process.stdin and not child.process.stdin.closed:
+                child.process.stdin.close()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None

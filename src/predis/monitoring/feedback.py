@@ -77,7 +77,7 @@ class Feedback:
                 return 0
             key = {"tenant": tenant, "endpoint": endpoint}
             next_number = {}
-            for version, count in Counter(row.version for row in found).items():
+            for version, count in sorted(Counter(row.version for row in found).items()):
                 counters = self._store.counters(connection, {**key, "version": version})
                 if counters is None:  # counters are written with the predictions they count
                     raise RuntimeError(f"version {version} of {endpoint} has predictions but no counters")

@@ -7,6 +7,8 @@ repeats the batch, a crash after it does not: every record counts once. Only the
 from __future__ import annotations
 
 import logging
+import math
+import threading
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,10 +68,12 @@ class Ingest:
         self._store = MonitoringStore(database)
         self._profile = profile
         self._window_rows = window_rows
+        self._lock = threading.Lock()
 
     def look(self) -> int:
-        """Records taken in. Call again while it is not zero."""
-        return sum(self._read(stream) for stream in streams(self._journal))
+        """Records taken in. Call again while it is not zero. Whoever comes while another looks waits: a batch is taken once."""
+        with self._lock:
+            return sum(self._read(stream) for stream in streams(self._journal))
 
     def _read(self, stream: str) -> int:
         reader = JournalReader(self._journal / stream)
@@ -87,7 +91,8 @@ class Ingest:
                 batch.damaged + unreadable,
             )
         with self._database.write() as connection:
-            for group in grouped(records):
+            # By version, as feedback does: two transactions that want the same rows do not wait for each other in a ring.
+            for group in sorted(grouped(records), key=lambda g: tuple(g.key.values())):
                 self._take(connection, group)
             self._store.move(
                 connection,
@@ -100,30 +105,29 @@ class Ingest:
 
     def _take(self, connection: Any, group: Group) -> None:
         answered = [record for record in group.records if record.status is Status.OK]
-        new = self._store.add_predictions(
-            connection, [row for record in answered for row in _prediction_rows(record)]
-        )
-        self._count(connection, group, answered=answered, new=new)
+        rows = [row for record in answered for row in _prediction_rows(record)]
+        new = self._store.add_predictions(connection, rows)
+        self._count(connection, group, answered=answered, new=new, repeated=len(rows) - new)
         self._store.add_slots(connection, _slots(group))
         profile = self._profile(group.key["tenant"], group.key["endpoint"], number=group.key["version"])
         if profile is not None and answered:
             self._window(connection, group.key, profile=profile, records=answered)
 
     def _count(
-        self, connection: Any, group: Group, *, answered: Sequence[PredictionRecord], new: int
+        self, connection: Any, group: Group, *, answered: Sequence[PredictionRecord], new: int, repeated: int
     ) -> None:
-        rows = sum(len(record.scores) for record in answered)
+        moments = [record.received_at for record in group.records]
         row = self._store.counters(connection, group.key) or {
             **group.key, "requests": 0, "failed": 0, "rejected": 0, "rows": 0, "duplicates": 0, "matured": 0,
-            "latency": pack_counts(np.zeros(latency.BUCKETS)), "first_at": group.records[0].received_at,
+            "latency": pack_counts(np.zeros(latency.BUCKETS)), "first_at": moments[0], "last_at": moments[0],
         }  # fmt: skip
         row["requests"] += len(group.records)
         row["failed"] += sum(record.status is Status.FAILED for record in group.records)
         row["rejected"] += sum(record.status is Status.REJECTED for record in group.records)
         row["rows"] += new
-        row["duplicates"] += rows - new
+        row["duplicates"] += repeated
         row["latency"] = add_counts(row["latency"], _latency(answered))
-        row["last_at"] = max(record.received_at for record in group.records)
+        row["first_at"], row["last_at"] = min(row["first_at"], *moments), max(row["last_at"], *moments)
         self._store.put_counters(connection, row)
 
     def _window(
@@ -148,7 +152,7 @@ class Ingest:
                 window["features"], pack_counts(np.concatenate(profile.count(features[part])))
             )
             window["scores"] = add_counts(window["scores"], pack_counts(profile.count_scores(scores[part])))
-            window["score_sum"] += float(scores[part].sum())
+            window["score_sum"] += float(scores[part].sum(where=np.isfinite(scores[part])))
             window["rows"] += stop - at
             window["first_event"] = min(window["first_event"], int(events[part].min()))
             window["last_event"] = max(window["last_event"], int(events[part].max()))
@@ -198,12 +202,14 @@ def _new_window(key: dict[str, Any], profile: Profile, *, number: int, event: in
 
 
 def _prediction_rows(record: PredictionRecord) -> list[dict[str, Any]]:
+    """One row per score; NaN, which no label can be compared with, is left to the windows."""
     return [
         {
             "tenant": record.tenant, "endpoint": record.endpoint, "id": record.id, "row": row, "version": record.version,
             "score": score, "event_at": record.event_at, "received_at": record.received_at,
         }
         for row, score in enumerate(record.scores.tolist())
+        if not math.isnan(score)
     ]  # fmt: skip
 
 

@@ -70,7 +70,8 @@ class MonitoringStore:
     # -- counters, slots, windows ------------------------------------------------------------------------------------
 
     def counters(self, connection: sa.Connection, key: Key) -> Row | None:
-        row = connection.execute(sa.select(counters).filter_by(**key)).one_or_none()
+        """A version's counters, held until the transaction ends: ingest and feedback both change them."""
+        row = connection.execute(sa.select(counters).filter_by(**key).with_for_update()).one_or_none()
         return dict(row._mapping) if row else None
 
     def put_counters(self, connection: sa.Connection, row: Row) -> None:
