@@ -6,6 +6,7 @@ in SQL and in Parquet. Durations are seconds as float and say so in their names 
 
 from __future__ import annotations
 
+import reprlib
 import time
 from datetime import UTC, datetime
 from typing import Protocol
@@ -93,5 +94,5 @@ def parse_moment(value: str | float, *, where: str) -> int:
     except (ValueError, OverflowError):
         moment_ns = -1
     if not 0 <= moment_ns <= _LATEST_NS:
-        raise InvalidInput(f"{where} must be RFC 3339 text or seconds since 1970, got {value!r}")
+        raise InvalidInput(f"{where} must be RFC 3339 text or seconds since 1970, got {reprlib.repr(value)}")
     return moment_ns

@@ -30,9 +30,9 @@ from predis import telemetry
 from predis.app.serve import check_port
 from predis.client import Client
 from predis.demo import flights as data
-from predis.demo.replay import Replay
+from predis.demo.replay import BURST, Replay
 from predis.demo.screen import Milestone, Scene, Screen
-from predis.errors import HomeInUse, PredisError, SetupError
+from predis.errors import HomeInUse, PredisError, RolloutInProgress, SetupError
 from predis.settings import Settings
 from predis.stats import auc, compare_auc
 from predis.supervisor import Supervisor
@@ -56,15 +56,17 @@ _READY_S, _SETTLE_S = 30.0, 20.0
 
 DEMO_SETTINGS: Mapping[str, Any] = {
     "window_rows": 5_000,
-    "label_window_rows": 4_000,
+    "label_window_rows": 6_000,
     "decay_margin": 0.01,
+    "retrain_cooldown_s": 5.0,
     "log_level": "warning",
 }
+# Late flights come by the day: a storm delays everybody. A test of a few days would measure its weather, so half of the log decides.
 RETRAINING: Mapping[str, Any] = {
     "train": "predis.demo.training:train",
     "label": LABEL,
     "on": ["performance"],
-    "holdout_share": 0.15,
+    "holdout_share": 0.5,
     "plan": {"steps": [0.1, 0.5], "bake_s": 1.0},
 }
 
@@ -170,7 +172,7 @@ class Story:
             frame = data.load()
             train = frame[frame["scheduled"] < TRAIN_UNTIL]
             later = frame[frame["scheduled"] >= TRAIN_UNTIL].head(self._total).reset_index(drop=True)
-            self._act("training on January to March")
+            self._act("training on January to mid-March")
             self._wait_ready()
             self._first_model(train)
             broken = self._fit(train, name="broken", inverted=True)
@@ -245,7 +247,7 @@ class Story:
             lineage={"story": "labels inverted"},
         )
         self.figures.broken_version = version["version"]
-        rollout = self._client.deploy(ENDPOINT, version["version"], plan=dict(RETRAINING["plan"]))["id"]
+        rollout = self._deploy_when_free(version["version"], replay)
         ended: dict[str, Any] = {}
 
         def going_on(_sent: int) -> bool:
@@ -256,6 +258,15 @@ class Story:
         until = replay.progress.requests + AFTER_FLIGHTS
         replay.run(lambda sent: sent < until)
         self.figures.broken_version_aborted = ended["state"] == "aborted"
+
+    def _deploy_when_free(self, version: int, replay: Replay) -> int:
+        """Start a canary; while another rollout holds the endpoint, the flights go on."""
+        while True:
+            try:
+                return int(self._client.deploy(ENDPOINT, version, plan=dict(RETRAINING["plan"]))["id"])
+            except RolloutInProgress:
+                until = replay.progress.requests + BURST
+                replay.run(lambda sent, until=until: sent < until)  # type: ignore[misc]
 
     def _settle(self, replay: Replay) -> None:
         """Wait until everything sent has been counted, then read the figures."""

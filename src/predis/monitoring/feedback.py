@@ -36,6 +36,7 @@ class Feedback:
         self._store = MonitoringStore(database)
         self._clock = clock
         self._window_rows = window_rows
+        self._settled: set[tuple[str, str]] = set()
 
     def store(self, tenant: str, endpoint: str, *, labels: Sequence[Any]) -> dict[str, int]:
         """Make labels durable. All of them or, if one cannot be used, none.
@@ -61,12 +62,17 @@ class Feedback:
         return {"received": len(rows), "stored": stored, "duplicates": len(rows) - stored}
 
     def mature(self) -> int:
-        """Match what waits with predictions that are known, and close windows that are full; labels matched."""
+        """Match what waits with predictions that are known, and close windows that are full; labels matched.
+
+        The two are transactions of their own. What was matched but not closed, by this process or one that died, is closed next time.
+        """
         total = 0
-        for tenant, endpoint in self._store.endpoints_with_feedback():
-            matched = self._match(tenant, endpoint)
-            if matched:
-                self._close_windows(tenant, endpoint)
+        for target in self._store.endpoints_with_feedback():
+            matched = self._match(*target)
+            if matched or target not in self._settled:
+                self._settled.discard(target)
+                self._close_windows(*target)
+                self._settled.add(target)
             total += matched
         return total
 

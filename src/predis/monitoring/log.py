@@ -73,12 +73,13 @@ class PredictionLog:
         return total
 
     def table(self, tenant: str, endpoint: str, *, columns: Sequence[Field]) -> pa.Table:
-        """Every logged prediction of an endpoint: id, row, version, event_at, score and the columns asked for.
+        """Every logged prediction of an endpoint: id, row, version, event_at, score and the inputs asked for, as ``column_of`` says.
 
         Versions may differ in their inputs; a column that a version did not have is null for its rows.
         """
-        names = ["id", "row", "version", "event_at", "score", *(field.name for field in columns)]
-        schema = pa.schema([*_META_FIELDS, *(pa.field(field.name, _arrow_type(field)) for field in columns)])
+        inputs = [pa.field(column_of(field.name), _arrow_type(field)) for field in columns]
+        names = ["id", "row", "version", "event_at", "score", *(field.name for field in inputs)]
+        schema = pa.schema([*_META_FIELDS, *inputs])
         parts = [schema.empty_table().select(names)]
         for file in self._store.log_files(tenant, endpoint):
             part = pq.read_table(self._folder / file["path"], partitioning=None)
@@ -158,6 +159,12 @@ _META_FIELDS = (
     pa.field("received_at", pa.timestamp("ns", "UTC")),
     pa.field("score", pa.float64()),
 )
+_META_NAMES = frozenset(field.name for field in _META_FIELDS)
+
+
+def column_of(name: str) -> str:
+    """The column of an input: its name, unless the log has a column of that name itself."""
+    return f"input.{name}" if name in _META_NAMES else name
 
 
 def _table(records: Sequence[PredictionRecord], version: Version | None) -> pa.Table:
@@ -190,7 +197,7 @@ def _table(records: Sequence[PredictionRecord], version: Version | None) -> pa.T
             )
         else:
             columns.append(pa.array(values, from_pandas=True))
-        fields.append(pa.field(name, columns[-1].type))
+        fields.append(pa.field(column_of(name), columns[-1].type))
     return pa.table(columns, schema=pa.schema(fields))
 
 

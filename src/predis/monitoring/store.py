@@ -137,14 +137,11 @@ class MonitoringStore:
         return connection.execute(self._database.insert_new(feedback), rows).rowcount if rows else 0
 
     def count_feedback(self, connection: sa.Connection, key: Key, *, received: int, stored: int) -> None:
-        found = connection.execute(sa.select(feedback_counts).filter_by(**key)).one_or_none()
-        row = {
-            **key,
-            "received": received + (found.received if found else 0),
-            "stored": stored + (found.stored if found else 0),
-            "duplicates": received - stored + (found.duplicates if found else 0),
-        }
-        connection.execute(self._database.upsert(feedback_counts), row)
+        counts = {"received": received, "stored": stored, "duplicates": received - stored}
+        connection.execute(self._database.insert_new(feedback_counts), {**key, **dict.fromkeys(counts, 0)})
+        # Added by the database: many callers send labels at once.
+        more = {name: feedback_counts.c[name] + count for name, count in counts.items()}
+        connection.execute(feedback_counts.update().filter_by(**key).values(more))
 
     def feedback_totals(self, tenant: str, endpoint: str) -> Row:
         with self._database.read() as connection:
@@ -285,6 +282,12 @@ class MonitoringStore:
         )
         row = connection.execute(statement).one_or_none()
         return dict(row._mapping) if row else None
+
+    def open_alerts(self) -> list[Row]:
+        """Those of every tenant that last, oldest first."""
+        with self._database.read() as connection:
+            rows = connection.execute(sa.select(alerts).filter_by(state="open").order_by(alerts.c.id))
+            return [dict(row._mapping) for row in rows]
 
     def add_alert(self, connection: sa.Connection, row: Row) -> int:
         return int(connection.execute(alerts.insert().values(row).returning(alerts.c.id)).scalar_one())

@@ -86,26 +86,22 @@ class Retrainings:
         return [run.to_dict() for run in self._store.runs(tenant)]
 
     def on_alert(self, alert: AlertRaised) -> None:
-        """Renew a model whose endpoint wants it for this kind of alert, unless a run or a rollout is under way or just was."""
-        endpoint = self._parts.endpoints.get(alert.tenant, alert.endpoint)
-        if (
-            "retraining" not in endpoint.config
-            or alert.kind not in RetrainingConfig.of(endpoint.config, endpoint.name).on
-        ):
+        """Renew a model at once when an alert of a kind that its endpoint names is raised."""
+        self._consider(alert.tenant, alert.endpoint, kind=alert.kind, alert=alert.alert)
+
+    def _consider(self, tenant: str, name: str, *, kind: str, alert: int) -> None:
+        """Start a run for an alert, unless one is under way or just was."""
+        endpoint = self._parts.endpoints.get(tenant, name)
+        if "retraining" not in endpoint.config or kind not in RetrainingConfig.of(endpoint.config, name).on:
             return
-        earlier = [run for run in self._store.runs(alert.tenant) if run.endpoint == alert.endpoint]
+        earlier = next((run for run in self._store.runs(tenant) if run.endpoint == name), None)
         cooldown_ns = self._settings.retrain_cooldown_s * NANOSECONDS
-        if earlier and (earlier[0].ended_at is None or alert.at_ns - earlier[0].created_at < cooldown_ns):
-            log.info(
-                "alert %d asks for a retraining of %s, but one is under way or just was",
-                alert.alert,
-                alert.endpoint,
-            )
+        if earlier and (earlier.ended_at is None or self._clock.time_ns() - earlier.ended_at < cooldown_ns):
             return
         try:
-            self.start(alert.tenant, alert.endpoint, trigger=alert.kind, actor=f"alert {alert.alert}")
+            self.start(tenant, name, trigger=kind, actor=f"alert {alert}")
         except PredisError as error:
-            log.warning("alert %d could not start a retraining: %s", alert.alert, error)
+            log.warning("alert %d could not start a retraining: %s", alert, error)
 
     def resume(self) -> None:
         """Take up what an earlier process left unfinished. A run whose workflow never began is begun."""
@@ -115,13 +111,15 @@ class Retrainings:
             self._workflow.start(run.id)
 
     def tick(self) -> None:
-        """Close runs whose rollout has ended."""
+        """Close runs whose rollout has ended; for alerts that last, try again once the cool-down has passed."""
         for run in self._store.runs(active=True):
             if run.state == "rolling_out" and run.rollout is not None:
                 rollout = self._parts.rollouts.get(run.tenant, run.rollout)
                 if rollout.ended_at is not None:
                     self._store.note(run.id, detail={"rollout_reason": rollout.reason})
                     self._end(run.id, _OUTCOMES[rollout.state])
+        for alert in self._parts.evidence.open_alerts():
+            self._consider(alert["tenant"], alert["endpoint"], kind=alert["kind"], alert=alert["id"])
 
     def close(self) -> None:
         self._workflow.close()

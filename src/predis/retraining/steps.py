@@ -71,7 +71,7 @@ class Steps:
         """
         champion = self._champion(run)
         names = [field.name for field in champion.signature.inputs]
-        logged = self._labelled(run, champion, label=config.label)
+        logged, events = self._labelled(run, champion, label=config.label)
         held = max(1, round(logged.num_rows * config.holdout_share))
         if held < config.least_rows:
             raise InvalidInput(

@@ -51,8 +51,8 @@ class Endpoints:
     def configure(self, tenant: str, name: str, *, changes: dict[str, Any], actor: str) -> Endpoint:
         """Change an endpoint's configuration: the keys given replace those there."""
         endpoint = self.get(tenant, name)
-        config = {**endpoint.config, **changes}
         with self._database.write() as connection:
+            config = {**self.store.config_now(connection, endpoint), **changes}
             self.store.set_config(connection, endpoint, config=config)
             self._audit.add(
                 connection, tenant, actor=actor, action="endpoint.configure", target=name, detail=changes

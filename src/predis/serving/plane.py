@@ -256,7 +256,7 @@ class Plane:
 
 
 def _version_of(applied: AppliedRoute, version: str) -> ServedVersion:
-    served = applied.versions.get(int(version)) if version.isdigit() and len(version) < 10 else None
+    served = applied.versions.get(int(version)) if version.isdecimal() and len(version) < 10 else None
     if served is None:
         known = ", ".join(map(str, applied.versions)) or "none"
         raise VersionNotFound(

@@ -6,6 +6,7 @@ objects of exact types, so a ``type(x) is float`` is all that is left to ask.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,7 +48,7 @@ class InferRequest:
     def routing_key(self) -> str:
         found = self.parameters.get("routing_key", "")
         if type(found) is not str:
-            raise InvalidRequest(f"parameters.routing_key must be text, got {found!r:.80}")
+            raise InvalidRequest(f"parameters.routing_key must be text, got {reprlib.repr(found)}")
         return found
 
 
@@ -102,7 +103,7 @@ def _optional_parts(document: dict[str, Any], request: InferRequest) -> None:
     found = document.get("id", "")
     if type(found) is not str or len(found) > MAX_ID or not found.isprintable():
         raise InvalidRequest(
-            f"'id' must be a printable text of at most {MAX_ID} characters, got {found!r:.80}"
+            f"'id' must be a printable text of at most {MAX_ID} characters, got {reprlib.repr(found)}"
         )
     parameters = document.get("parameters", {})
     if type(parameters) is not dict:
@@ -125,6 +126,8 @@ class Binder:
         self._names = frozenset(f.name for f in signature.inputs)
         self._width = sum(f.width for f in signature.inputs)
         self._max_rows = limits.batch_rows
+        bounds = np.array([_float_bound(f.datatype) for f in signature.inputs for _ in range(f.width)])
+        self._bounds = bounds if np.isfinite(bounds).any() else None
 
     def bind(self, request: InferRequest) -> Bound:
         """The inputs as a matrix.
@@ -138,9 +141,14 @@ class Binder:
             self._name_problem(inputs)
         rows = self._rows(inputs[self._columns[0].name])
         unseen: dict[tuple[int, int], str] = {}
-        features = np.empty((rows, self._width))
+        try:
+            features = np.empty((rows, self._width))
+        except MemoryError:
+            raise TooLarge(f"{rows} rows of {self._width} values do not fit into memory") from None
         for column in self._columns:
             column.fill(inputs[column.name], features, unseen=unseen)
+        if self._bounds is not None and (np.abs(features) >= self._bounds).any():
+            self._size_problem(features)
         return Bound(features, unseen)
 
     def _rows(self, tensor: dict[str, Any]) -> int:
@@ -160,7 +168,16 @@ class Binder:
         unknown = sorted(set(inputs) - self._names)
         if missing:
             raise InvalidRequest(f"missing input{'s' * (len(missing) > 1)}: {', '.join(missing[:10])}")
-        raise InvalidRequest(f"unknown input{'s' * (len(unknown) > 1)}: {', '.join(unknown[:10])}")
+        raise InvalidRequest(
+            f"unknown input{'s' * (len(unknown) > 1)}: {', '.join(n[:80] for n in unknown[:10])}"
+        )
+
+    def _size_problem(self, features: Matrix) -> None:
+        row, at = np.argwhere(np.abs(features) >= self._bounds)[0]
+        column = next(c for c in reversed(self._columns) if c.at <= at)
+        raise InvalidRequest(
+            f"input {column.name!r}: {features[row, at]} does not fit {column.datatype} (it would be infinite)"
+        )
 
 
 def _positions(fields: Sequence[Field]) -> list[tuple[Field, int]]:
@@ -174,25 +191,32 @@ def _positions(fields: Sequence[Field]) -> list[tuple[Field, int]]:
 class _Column:
     """One input's place in the matrix, and what may stand there."""
 
-    __slots__ = ("_at", "_codes", "_datatypes", "_field", "_limits", "_nullable", "_types", "_width", "name")
+    __slots__ = (
+        "_codes", "_datatypes", "_field", "_limits", "_nullable", "_types", "_width", "at", "datatype", "name",
+    )  # fmt: skip
 
     def __init__(self, spec: Field, at: int) -> None:
         self.name = spec.name
+        self.datatype = spec.datatype
+        self.at = at
         self._field = spec
-        self._at = at
         self._width = spec.width
         self._nullable = spec.nullable
         self._datatypes = _accepted(spec.datatype)
         self._types = _python_types(spec.datatype)
         self._limits = _integer_limits(spec.datatype)
-        self._codes = {level: float(code) for code, level in enumerate(spec.levels)} if spec.levels else None
+        self._codes = (
+            {level: float(code) for code, level in enumerate(spec.levels)}
+            if spec.datatype == "BYTES"
+            else None
+        )
 
     def fill(self, tensor: dict[str, Any], features: Matrix, *, unseen: dict[tuple[int, int], str]) -> None:
         data = tensor.get("data")
         rows = len(features)
         if tensor.get("datatype") not in self._datatypes:
             raise InvalidRequest(
-                f"input {self.name!r} must be {self._field.datatype}, got {tensor.get('datatype')!r:.40}"
+                f"input {self.name!r} must be {self.datatype}, got {reprlib.repr(tensor.get('datatype'))}"
             )
         if type(data) is not list:
             raise InvalidRequest(f"input {self.name!r} needs its values in 'data', a list")
@@ -204,16 +228,17 @@ class _Column:
                 f"input {self.name!r} has {len(data)} values; its shape {tensor['shape']} needs {rows * self._width}"
             )
         if self._width == 1:
-            features[:, self._at] = self._values(data, unseen)
+            features[:, self.at] = self._values(data, unseen)
         else:
-            features[:, self._at : self._at + self._width] = np.asarray(self._values(data, unseen)).reshape(
-                rows, self._width
-            )
+            values = np.asarray(self._values(data, unseen), np.float64)
+            features[:, self.at : self.at + self._width] = values.reshape(rows, self._width)
 
     def _check_shape(self, shape: Any, rows: int) -> None:
         wanted = [rows, *self._field.shape[1:]]
         if shape != wanted and not (self._width == 1 and shape == [rows, 1]):
-            raise InvalidRequest(f"input {self.name!r} must have the shape {wanted}, got {shape!r:.80}")
+            raise InvalidRequest(
+                f"input {self.name!r} must have the shape {wanted}, got {reprlib.repr(shape)}"
+            )
         if type(shape[0]) is not int:
             raise InvalidRequest(f"input {self.name!r}: a shape holds whole numbers")
 
@@ -228,7 +253,7 @@ class _Column:
         if not kinds <= self._types:
             wrong = next(v for v in data if type(v) not in self._types and v is not None)
             raise InvalidRequest(
-                f"input {self.name!r} must hold {self._field.datatype} values, got {wrong!r:.60}"
+                f"input {self.name!r} must hold {self.datatype} values, got {reprlib.repr(wrong)}"
             )
         if self._codes is not None:
             return self._coded(data, self._codes, unseen=unseen)
@@ -241,11 +266,12 @@ class _Column:
     ) -> list[float]:
         found = [codes.get(text, -1.0) for text in data]
         if -1.0 in found:
-            for row, text in enumerate(data):
+            for position, text in enumerate(data):
                 if text is None:
-                    found[row] = np.nan
-                elif found[row] < 0:
-                    unseen[row, self._at] = text[:200]
+                    found[position] = np.nan
+                elif found[position] < 0:
+                    row, column = divmod(position, self._width)
+                    unseen[row, self.at + column] = text[:200]
         return found
 
     def _check_range(self, data: list[Any]) -> None:
@@ -254,7 +280,7 @@ class _Column:
         for value in data:
             if value is not None and not low <= value <= high:
                 raise InvalidRequest(
-                    f"input {self.name!r}: {value} does not fit {self._field.datatype} (exactly, as a number)"
+                    f"input {self.name!r}: {value} does not fit {self.datatype} (exactly, as a number)"
                 )
 
 
@@ -269,16 +295,17 @@ def _flattened(data: list[Any], name: str) -> list[Any]:
     raise InvalidRequest(f"input {name!r}: 'data' is nested too deeply")
 
 
-def _accepted(datatype: str) -> frozenset[str]:
-    """Datatypes that convert to this one without loss."""
+def _accepted(datatype: str) -> tuple[str, ...]:
+    """Datatypes that convert to this one without loss, itself first. A tuple, for what is looked up may not be hashable."""
     if datatype in ("BYTES", "BOOL"):
-        return frozenset((datatype,))
+        return (datatype,)
     target = np.dtype(NUMPY_OF[datatype])
-    return frozenset(
+    others = (
         name
         for name, kind in NUMPY_OF.items()
-        if name not in ("BYTES", "BOOL") and np.can_cast(np.dtype(kind), target, "safe")
+        if name not in ("BYTES", "BOOL", datatype) and np.can_cast(np.dtype(kind), target, "safe")
     )
+    return (datatype, *others)
 
 
 def _python_types(datatype: str) -> frozenset[type]:
@@ -290,11 +317,16 @@ def _python_types(datatype: str) -> frozenset[type]:
 
 
 def _integer_limits(datatype: str) -> tuple[int, int] | None:
-    """The range of an integer type, cut to what a float64 holds exactly; for floats, what float64 can hold at all."""
+    """The range of an integer type, cut to what a float64 holds exactly."""
     if datatype in ("BYTES", "BOOL") or datatype.startswith("FP"):
         return None
     info: Any = np.iinfo(datatype.lower())
     return max(int(info.min), -_EXACT), min(int(info.max), _EXACT)
+
+
+def _float_bound(datatype: str) -> float:
+    """What rounds to infinity in a float narrower than float64, from half a step above its largest value on."""
+    return {"FP16": 65520.0, "FP32": 2.0**128 - 2.0**103}.get(datatype, np.inf)
 
 
 class Encoder:
@@ -314,7 +346,7 @@ class Encoder:
         if wanted is not None and not self._names.issuperset(wanted):
             unknown = sorted(set(wanted) - self._names)
             raise InvalidRequest(
-                f"unknown output {unknown[0]!r}; the outputs are {', '.join(sorted(self._names))}"
+                f"unknown output {unknown[0]!r:.80}; the outputs are {', '.join(sorted(self._names))}"
             )
 
     def encode(

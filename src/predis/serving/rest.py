@@ -130,7 +130,7 @@ class RestApp:
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         length = _header(scope, b"content-length")
-        if length.isdigit() and int(length) > self._max_body:
+        if length.isdecimal() and (len(length) > 18 or int(length) > self._max_body):
             raise self._too_large()
         message = await receive()
         body: bytes = message.get("body", b"")
@@ -155,10 +155,11 @@ class RestApp:
 def _target(path: str) -> tuple[str, str | None]:
     """Endpoint and version of ``/v2/models/NAME[/versions/V]``."""
     parts = path.split("/")
-    if len(parts) == 4 and parts[3]:
-        return parts[3], None
-    if len(parts) == 6 and parts[4] == "versions":
-        return parts[3], parts[5]
+    if parts[:3] == ["", "v2", "models"]:
+        if len(parts) == 4 and parts[3]:
+            return parts[3], None
+        if len(parts) == 6 and parts[4] == "versions":
+            return parts[3], parts[5]
     raise errors.NotFound(
         f"there is nothing at {path[:200]!r}; use /v2/models/NAME or /v2/models/NAME/versions/VERSION"
     )

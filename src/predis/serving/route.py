@@ -65,7 +65,5 @@ def point(endpoint: str, key: str) -> float:
     >>> round(point("flight-delay", "customer-7"), 6) == round(point("flight-delay", "customer-7"), 6)
     True
     """
-    digest = hashlib.blake2b(
-        key.encode("utf-8", "surrogatepass"), digest_size=8, person=endpoint.encode()[:16]
-    ).digest()
+    digest = hashlib.blake2b(f"{endpoint}\0{key}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "little") / _SPAN

@@ -59,6 +59,14 @@ class ServingStore:
         with self._database.read() as connection:
             return [Endpoint(**row._mapping) for row in connection.execute(statement)]
 
+    def config_now(self, connection: sa.Connection, endpoint: Endpoint) -> dict[str, Any]:
+        """The configuration as it is, held against other writers until the caller's transaction ends."""
+        key = {"tenant": endpoint.tenant, "name": endpoint.name}
+        config: dict[str, Any] = connection.execute(
+            sa.select(endpoints.c.config).filter_by(**key).with_for_update()
+        ).scalar_one()
+        return config
+
     def set_config(self, connection: sa.Connection, endpoint: Endpoint, *, config: dict[str, Any]) -> None:
         connection.execute(
             endpoints.update().filter_by(tenant=endpoint.tenant, name=endpoint.name).values(config=config)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 Matrix = NDArray[np.float64]
 
-_FIXED = struct.Struct("<BBHIqqIIHHI")
+_FIXED = struct.Struct("<BBHIqqIIIHI")
 _LATENCY_MAX = 2**32 - 1
 
 

@@ -31,7 +31,6 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from predis.errors import InvalidInput

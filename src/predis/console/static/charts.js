@@ -113,7 +113,7 @@ function plot({ label, size, stops, active, choose, readout }, ...marks) {
   const docked = size.width < NARROW;
   const flip = stop && stop.x > size.width / 2;
   return h("div", {
-    class: "plot", tabindex: 0, role: "group", "aria-label": `${label}. Left and right arrow keys read the figures.`,
+    class: "plot", key: "plot", tabindex: 0, role: "group", "aria-label": `${label}. Left and right arrow keys read the figures.`,
     ref: size.ref,
     onpointermove: (event) => choose(nearest(event, stops)),
     onpointerdown: (event) => choose(nearest(event, stops)),
@@ -338,17 +338,18 @@ export const swatch = (version) =>
 
 // --- small ones -------------------------------------------------------------------------------------------------------
 
-const FULL = 2.5; // a drift bar ends at this many thresholds
+// A drift bar reaches from a tenth of the threshold to a thousand thresholds: real PSI spans that much, so its scale is logarithmic.
+const [DECADES_BELOW, DECADES] = [1, 4];
+const driftPlace = (ratio) => Math.max(0, Math.min(1, (Math.log10(ratio) + DECADES_BELOW) / DECADES)) * 100;
 
 /** PSI as a bar against its threshold; the threshold stands at the same place in every row. */
 export function driftBar({ psi, threshold, drifted }) {
   const ratio = known(psi) && threshold > 0 ? psi / threshold : 0;
-  const end = Math.min(1, ratio / FULL) * 100;
+  const end = ratio > 0 ? driftPlace(ratio) : 0;
   return h("svg", { class: `drift-bar${drifted ? " drifted" : ""}`, width: "100%", height: 16, role: "img", "aria-label": `PSI ${small(psi)}, threshold ${small(threshold)}` },
     h("rect", { class: "track", x: 0, y: 4, width: "100%", height: 8, rx: 2 }),
     h("rect", { class: "value", x: 0, y: 4, width: `${Math.max(0.5, end)}%`, height: 8, rx: 2 }),
-    ratio > FULL && h("svg", { x: "100%", overflow: "visible" }, h("path", { class: "beyond", d: "M-12 4l4 4l-4 4M-7 4l4 4l-4 4" })),
-    h("line", { class: "threshold", x1: `${100 / FULL}%`, x2: `${100 / FULL}%`, y1: 0, y2: 16 }));
+    h("line", { class: "threshold", x1: `${driftPlace(1)}%`, x2: `${driftPlace(1)}%`, y1: 0, y2: 16 }));
 }
 
 /** The last values of a feature's PSI with its threshold dashed. */

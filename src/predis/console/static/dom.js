@@ -5,7 +5,7 @@
 const SVG = "http://www.w3.org/2000/svg";
 const LIVE = new Set(["checked", "value", "disabled"]); // follow the property: the user may have changed it meanwhile
 
-/** A node: tag, attributes (`key` tells siblings apart, `ref` is called once with the new element, `on…` listens), children. */
+/** A node: tag, attributes (`key` tells siblings apart, `ref` is called once with the element, `on…` listens), children. */
 export function h(tag, props, ...children) {
   return { tag, props: props ?? {}, key: props?.key, children: children.flat(Infinity).map(asNode), dom: null };
 }
@@ -65,6 +65,7 @@ function update(old, node, namespace) {
   }
   setProps(node.dom, old.props, node.props);
   reconcile(node.dom, old.children, node.children, node.tag === "svg" ? SVG : namespace);
+  if (!old.props.ref) node.props.ref?.(node.dom); // an element that was something else before
 }
 
 function setProps(dom, before, after) {

@@ -47,7 +47,7 @@ const grade = (feature) => (feature.drifted ? 2 : 0) + (feature.persistent ? 1 :
 const worstFirst = (a, b) => grade(b) - grade(a) || ratio(b) - ratio(a) || a.feature.localeCompare(b.feature);
 
 const head = () => h("div", { class: "drift-row head", role: "row" },
-  ["Feature", "PSI against threshold", "PSI", "History", "Verdict"].map((text) => h("span", { role: "columnheader" }, text)));
+  ["Feature", "PSI against threshold, log", "PSI", "History", "Verdict"].map((text) => h("span", { role: "columnheader" }, text)));
 
 function row(feature) {
   return h("div", { class: "drift-row", role: "row", key: feature.feature },

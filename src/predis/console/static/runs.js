@@ -55,16 +55,20 @@ function rolloutSteps(rollout) {
   const state = (index) => (index < at ? "done" : index > at ? "todo" : stopped ? "failed" : "current");
   return [
     { label: "warm up", state: state(-1) },
-    ...(rollout.steps ?? []).map((weight, index) => ({ label: share(weight), state: state(index) })),
+    ...planned(rollout).map((weight, index) => ({ label: share(weight), state: state(index) })),
     { label: stopped ? ENDS[rollout.state] : "promoted", state: promoted ? "done" : stopped ? "failed" : "todo" },
   ];
 }
 
 /** The step a rollout is in, or was in when it ended; -1: warming up, before any gate was asked. */
-function reached({ steps, step, state, verdicts }) {
+function reached(rollout) {
+  const { step, state, verdicts } = rollout;
   if (state === "warming" || state === "failed" || (state === "aborted" && !verdicts?.length)) return -1;
-  return Math.min(step ?? 0, (steps ?? []).length - 1);
+  return Math.min(step ?? 0, planned(rollout).length - 1);
 }
+
+// Direct goes from warming up to everything at once, whatever steps its plan holds.
+const planned = ({ strategy, steps }) => (strategy === "direct" ? [] : steps ?? []);
 
 function outcome(rollout) {
   if (rollout.ended_at || rollout.state in ENDS || rollout.state === "promoted") {

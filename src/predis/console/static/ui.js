@@ -87,7 +87,7 @@ export function stepper(steps) {
       h("span", { class: "unseen" }, ` (${SAID[step.state]})`))));
 }
 
-export const empty = (...content) => h("div", { class: "empty" }, ...content);
+export const empty = (...content) => h("div", { class: "empty", key: "empty" }, ...content);
 
 export function panel(title, { tools, name, note } = {}, ...content) {
   return h("section", { class: `panel ${name ?? ""}`, "aria-label": title },
