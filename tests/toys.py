@@ -100,7 +100,9 @@ class Installation:
         flags: settings, over the defaults.
     """
 
-    def __init__(self, database: Database, home: Path, *, clock: ManualClock, flags: Mapping[str, Any]) -> None:
+    def __init__(
+        self, database: Database, home: Path, *, clock: ManualClock, flags: Mapping[str, Any]
+    ) -> None:
         given = {
             "home": home, "state_url": database.url, "window_rows": 200, "label_window_rows": 200,
             "journal_segment_bytes": 1 << 20, **flags,
@@ -157,7 +159,9 @@ class Installation:
         endpoints = self.platform.endpoints
         return dict(endpoints.current_route(endpoints.get(TENANT, endpoint)).weights)
 
-    def send(self, found: pa.Table, *, version: int, column: str = "x", prefix: str = "", **other: Any) -> list[str]:
+    def send(
+        self, found: pa.Table, *, version: int, column: str = "x", prefix: str = "", **other: Any
+    ) -> list[str]:
         """Predictions of one-row requests for a table, into the journal; their ids. ``other``: as of ``record``, and sign."""
         features = encode_table(found, INPUTS)
         scores = scores_of(features[:, [f.name for f in INPUTS].index(column)], sign=other.pop("sign", 1.0))
@@ -167,7 +171,11 @@ class Installation:
             self._sent += 1
             given = {"at": self.clock.time_ns() + place, **other}
             payload = record(
-                ids[-1], scores=scores[place : place + 1], features=features[place : place + 1], version=version, **given
+                ids[-1],
+                scores=scores[place : place + 1],
+                features=features[place : place + 1],
+                version=version,
+                **given,
             )
             assert self.journal.append(payload)
         return ids

@@ -74,7 +74,7 @@ class Settings:
     latency_limit_ms: float = _setting(250.0, "p99 latency in a minute that raises an alert.", unit="ms", low=0)
     endpoint_down_s: float = _setting(6.0, "How long no worker answers before an endpoint counts as down.", unit="s", low=1)
 
-    retrain_cooldown_s: float = _setting(3_600.0, "Least time from the end of a retraining to the next that an alert starts.", unit="s", low=0)
+    retrain_cooldown_s: float = _setting(3_600.0, "Least time from one retraining to the next that an alert starts.", unit="s", low=0)
     train_timeout_s: float = _setting(3_600.0, "How long a train function may run.", unit="s", low=1)
     train_memory_bytes: int = _setting(8 << 30, "Memory a train function may use.", unit="bytes", low=1 << 26)
     # fmt: on

@@ -108,5 +108,7 @@ def test_roles_end_when_their_supervisor_is_gone(home: Path) -> None:
             assert child.process is not None
             assert child.process.stdin is not None
             child.process.stdin.close()  # what the kernel does when the supervisor is killed
-        wait_for(lambda: all(c.process and c.process.poll() is not None for c in installation.supervisor._children))
+        wait_for(
+            lambda: all(c.process and c.process.poll() is not None for c in installation.supervisor._children)
+        )
         assert len(pids) == 3

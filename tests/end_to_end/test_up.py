@@ -56,7 +56,9 @@ def test_up_greets_and_ctrl_c_ends_everything(home: Path) -> None:
         stderr=subprocess.STDOUT,
         text=True,
     )
-    client = Client(f"http://127.0.0.1:{settings.control_port}", f"http://127.0.0.1:{settings.http_port}", retry_s=20)
+    client = Client(
+        f"http://127.0.0.1:{settings.control_port}", f"http://127.0.0.1:{settings.http_port}", retry_s=20
+    )
     wait_for(client.ready)
     client.models()
     children = _children(process.pid)
@@ -106,7 +108,9 @@ def test_listening_for_everybody_needs_keys(home: Path) -> None:
 
 
 @pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
-def test_commands_work_on_a_running_installation(dialect: str, home: Path, tmp_path: Path, database_url: Any) -> None:
+def test_commands_work_on_a_running_installation(
+    dialect: str, home: Path, tmp_path: Path, database_url: Any
+) -> None:
     state_url = "" if dialect == "sqlite" else database_url("postgresql", False)
     settings = settings_of(home, state_url=state_url)
     with running(settings) as installation:
@@ -140,7 +144,9 @@ def test_a_changed_artifact_is_refused_by_workers_and_named_by_verify(home: Path
         installation.deploy_toy(tmp_path)
         file = tmp_path / "second.txt"
         file.write_bytes(toys.booster(sign=-1.0))
-        version = installation.client.register(toys.MODEL, file, format="lightgbm", signature=toys.SIGNATURE.to_dict())
+        version = installation.client.register(
+            toys.MODEL, file, format="lightgbm", signature=toys.SIGNATURE.to_dict()
+        )
         digest = version["files"][0]["digest"]
         stored = home / "artifacts" / digest[:2] / digest
         stored.write_bytes(stored.read_bytes().replace(b"leaf_value=0.25", b"leaf_value=0.75", 1))
@@ -154,5 +160,7 @@ def test_a_changed_artifact_is_refused_by_workers_and_named_by_verify(home: Path
 
 
 def _children(pid: int) -> list[int]:
-    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
+    listed = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False
+    )
     return [int(line) for line in listed.stdout.split()]

@@ -68,7 +68,9 @@ class World:
 
     def numbers(self, version: int = 1) -> list[int]:
         """The numbers that labelled predictions of a version have, in order."""
-        statement = sa.select(predictions.c.matured).filter_by(version=version).order_by(predictions.c.matured)
+        statement = (
+            sa.select(predictions.c.matured).filter_by(version=version).order_by(predictions.c.matured)
+        )
         with self.database.read() as connection:
             return list(connection.scalars(statement.where(predictions.c.label.is_not(None))))
 
@@ -123,7 +125,9 @@ class TestStore:
         world.label("a")
         world.label("b", event_time="2020-01-01T00:00:00Z")
         with world.database.read() as connection:
-            rows = dict(map(tuple, connection.execute(sa.select(feedback_table.c.id, feedback_table.c.event_at))))
+            rows = dict(
+                map(tuple, connection.execute(sa.select(feedback_table.c.id, feedback_table.c.event_at)))
+            )
         assert rows == {"a": world.clock.time_ns(), "b": 1_577_836_800 * SECOND}
 
     def test_nothing_is_acknowledged_that_is_not_durable(

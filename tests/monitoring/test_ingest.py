@@ -156,9 +156,7 @@ class TestCounting:
             rows = connection.execute(sa.select(predictions.c.row, predictions.c.score)).all()
         assert sorted(map(tuple, rows)) == [(0, 0.1), (1, 0.2), (2, 0.3)]
 
-    def test_versions_are_counted_apart(
-        self, database: Database, home: Path, journal: JournalWriter
-    ) -> None:
+    def test_versions_are_counted_apart(self, database: Database, home: Path, journal: JournalWriter) -> None:
         for place in range(30):
             journal.append(record(f"p{place}", version=1 + (place % 3 == 0)))
         drain(ingest(database, home))

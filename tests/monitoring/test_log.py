@@ -59,9 +59,7 @@ class World:
         )
 
     def ingest(self) -> None:
-        found = Ingest(
-            self.database, self.journal, profile=lambda _t, _e, *, number: None, window_rows=1_000
-        )
+        found = Ingest(self.database, self.journal, profile=lambda _t, _e, *, number: None, window_rows=1_000)
         while found.look():
             pass
 
@@ -109,7 +107,10 @@ class TestWriting:
         assert table.num_rows == len(set(table.column("id").to_pylist())) == sent
         for file in world.listed():
             path = world.folder / file["path"]
-            assert (pq.read_metadata(path).num_rows, path.stat().st_size) == (file["rows"], file["size_bytes"])
+            assert (pq.read_metadata(path).num_rows, path.stat().st_size) == (
+                file["rows"],
+                file["size_bytes"],
+            )
 
     def test_only_answers(self, world: World) -> None:
         world.append(3, prefix="ok")
@@ -146,7 +147,9 @@ class TestWriting:
     @only_sqlite
     def test_rows_of_a_request(self, world: World) -> None:
         features = [[1.0, 2.0, 0.0], [3.0, 4.0, 1.0]]
-        world.writer.append(record("many", scores=[0.25, 0.75], features=features, at=NOON, event_at=NOON - 5))
+        world.writer.append(
+            record("many", scores=[0.25, 0.75], features=features, at=NOON, event_at=NOON - 5)
+        )
         world.log.flush()
         assert world.table().to_pydict() == {
             "id": ["many", "many"], "row": [0, 1], "version": [1, 1],
@@ -229,9 +232,7 @@ class TestCrashes:
         assert world.table().num_rows == 42
 
     @only_sqlite
-    def test_half_a_file_is_not_taken_for_one(
-        self, world: World, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_half_a_file_is_not_taken_for_one(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         world.append(5)
 
         def dies(_table: pa.Table, path: Path, **_named: Any) -> None:

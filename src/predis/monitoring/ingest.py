@@ -128,8 +128,8 @@ class Ingest:
         row["duplicates"] += repeated
         row["latency"] = add_counts(row["latency"], _latency(answered))
         row["first_at"], row["last_at"] = (
-            min(row["first_at"], min(moments)),
-            max(row["last_at"], max(moments)),
+            min([row["first_at"], *moments]),
+            max([row["last_at"], *moments]),
         )
         self._store.put_counters(connection, row)
 

@@ -92,9 +92,11 @@ class Monitor:
         }
 
     def _lost_evidence(self, tenant: str, endpoint: str, *, now: int) -> Finding | None:
+        """Records lost since this endpoint's last such alert: the counts only grow, the alert must not last for ever."""
         totals = self._store.journal_totals(CONSUMER)
-        lost = totals["dropped"] + totals["damaged"]
-        if not lost:
+        told = self._store.newest_alert(tenant, endpoint, kind="evidence")
+        lost = sum(totals[name] - (told["evidence"][name] if told else 0) for name in ("dropped", "damaged"))
+        if lost <= 0:
             return None
         return Finding(
             tenant=tenant, endpoint=endpoint, kind="evidence", severity=Severity.WARNING, event_at=now,

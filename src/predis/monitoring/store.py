@@ -289,6 +289,14 @@ class MonitoringStore:
             rows = connection.execute(sa.select(alerts).filter_by(state="open").order_by(alerts.c.id))
             return [dict(row._mapping) for row in rows]
 
+    def newest_alert(self, tenant: str, endpoint: str, *, kind: str) -> Row | None:
+        """Open or not."""
+        newest = alerts.c.id.desc()
+        statement = sa.select(alerts).filter_by(tenant=tenant, endpoint=endpoint, kind=kind).order_by(newest)
+        with self._database.read() as connection:
+            row = connection.execute(statement.limit(1)).one_or_none()
+        return dict(row._mapping) if row else None
+
     def add_alert(self, connection: sa.Connection, row: Row) -> int:
         return int(connection.execute(alerts.insert().values(row).returning(alerts.c.id)).scalar_one())
 

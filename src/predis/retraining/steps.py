@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from predis.errors import InvalidInput, MissingExtra, ModelFailure, RolloutInProgress
-from predis.monitoring.log import PredictionLog
+from predis.monitoring.log import PredictionLog, column_of
 from predis.monitoring.store import MonitoringStore
 from predis.registry import Registration, Registry, Version
 from predis.registry.signature import Field, encode_table
@@ -70,7 +70,10 @@ class Steps:
             InvalidInput: too few labelled predictions.
         """
         champion = self._champion(run)
-        names = [field.name for field in champion.signature.inputs]
+        if config.label in champion.signature.feature_names:
+            raise InvalidInput(
+                f"the label {config.label!r} is an input of version {champion.number}; nothing is left to learn"
+            )
         logged, events = self._labelled(run, champion, label=config.label)
         held = max(1, round(logged.num_rows * config.holdout_share))
         if held < config.least_rows:
@@ -78,21 +81,19 @@ class Steps:
                 f"{logged.num_rows} labelled predictions hold out {held}; "
                 f"at least {config.least_rows} are needed to tell which model is better"
             )
-        test, newer = logged.slice(logged.num_rows - held), logged.slice(0, logged.num_rows - held)
-        columns = [*names, config.label]
-        train = newer.select(columns)
-        origin = champion.lineage.get("training")
+        first = logged.num_rows - held
+        test, train = logged.slice(first), logged.slice(0, first)
+        origin = self._origin(run, champion)
         if origin:
-            earlier = self._parts.registry.read_table(origin).select(columns)
-            train = pa.concat_tables([earlier.cast(train.schema), train])
+            train = pa.concat_tables([self._earlier(origin, train.schema), train])
         return {
             "train": self._put(train),
-            "test": self._put(test.select(columns)),
+            "test": self._put(test),
             "rows": train.num_rows + held,
             "train_rows": train.num_rows,
             "test_rows": held,
-            "test_from": str(test.column("event_at")[0].as_py()),
-            "test_to": str(test.column("event_at")[-1].as_py()),
+            "test_from": str(events[first].as_py()),
+            "test_to": str(events[-1].as_py()),
         }
 
     def validate(self, run: Run, config: RetrainingConfig, *, built: dict[str, Any]) -> dict[str, Any]:
@@ -178,6 +179,7 @@ class Steps:
             lineage={
                 "parent": run.champion,
                 "retraining": run.id,
+                "endpoint": run.endpoint,
                 "trigger": run.trigger,
                 "train": config.train,
                 "notes": trained["notes"],
@@ -206,18 +208,37 @@ class Steps:
     def _champion(self, run: Run) -> Version:
         return self._parts.registry.version(run.tenant, run.model, reference=run.champion)
 
-    def _labelled(self, run: Run, champion: Version, *, label: str) -> pa.Table:
-        """Logged predictions whose label is known, oldest first, each once."""
+    def _origin(self, run: Run, version: Version) -> str:
+        """The training set that came before this endpoint's log. A retrained version's own holds parts of the log already."""
+        while version.lineage.get("retraining") and version.lineage.get("endpoint") == run.endpoint:
+            version = self._parts.registry.version(run.tenant, run.model, reference=version.lineage["parent"])
+        return str(version.lineage.get("training", ""))
+
+    def _earlier(self, digest: str, schema: pa.Schema) -> pa.Table:
+        table = self._parts.registry.read_table(digest)
+        missing = sorted(set(schema.names) - set(table.column_names))
+        if missing:
+            raise InvalidInput(f"the champion's training set has no column {missing[0]!r}")
+        try:
+            return table.select(schema.names).cast(schema)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise InvalidInput(f"the champion's training set does not fit its signature: {error}") from None
+
+    def _labelled(self, run: Run, champion: Version, *, label: str) -> tuple[pa.Table, pa.ChunkedArray]:
+        """Inputs and label of the logged predictions whose label is known, oldest first, each once; and when each was."""
         self._parts.take_in()
         self._parts.log.flush()
         labels = self._parts.evidence.labels_since(run.tenant, run.endpoint)
-        table = self._parts.log.table(run.tenant, run.endpoint, columns=champion.signature.inputs)
+        inputs = champion.signature.inputs
+        table = self._parts.log.table(run.tenant, run.endpoint, columns=inputs).sort_by("event_at")
         keys = list(zip(table.column("id").to_pylist(), table.column("row").to_pylist(), strict=True))
         first = dict(zip(reversed(keys), range(len(keys) - 1, -1, -1), strict=True))
-        chosen = [place for key, place in first.items() if key in labels]
+        chosen = sorted(place for key, place in first.items() if key in labels)
         table = table.take(pa.array(chosen, pa.int64()))
-        values = [labels[keys[place]] for place in chosen]
-        return table.append_column(label, pa.array(values, pa.float64())).sort_by("event_at")
+        examples = table.select([column_of(field.name) for field in inputs])
+        examples = examples.rename_columns([field.name for field in inputs])
+        values = pa.array([labels[keys[place]] for place in chosen], pa.float64())
+        return examples.append_column(label, values), table.column("event_at")
 
     def _job(self, config: RetrainingConfig, built: dict[str, Any]) -> TrainJob:
         """The job as the train function saw it, for its inputs."""

@@ -4,6 +4,7 @@ A thread looks at the endpoints' Route numbers. For a new one it loads and warms
 only then swaps the Route in: traffic never meets a model that is not in memory. A version that cannot be loaded leaves the old
 Route in place and is reported; the rollout that asked for it sees the report and turns back. Every Route applied is also kept in a
 local file, with the digests of the files it needs, so that a worker restarted while the database is away serves all the same.
+A version that could not be loaded is tried again now and then: a store that was away comes back, a damaged file is restored.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from predis.serving.store import Endpoint, ServingStore, Worker
 log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 1.0
+RETRY_S = 30.0
 # A worker that has not been heard of for this long does not hold up a rollout any more.
 ALIVE_S = 5.0
 
@@ -68,7 +70,11 @@ class Follower:
         self._worker = worker
         self._held: dict[tuple[str, str, int], ServedVersion] = {}
         self._problems: dict[str, dict[str, Any]] = {}
-        self._known: dict[Key, Remembered] = {}
+        self._looked_at: dict[Key, int] = {}
+        self._failed_at: dict[Key, float] = {}
+        self._applied: dict[Key, Remembered] = {}
+        self._changed = False
+        self._kept_keys: dict[str, list[str]] | None = None
         self._started_at = clock.time_ns()
         self._beat_at = float("-inf")
         self._silent = False
@@ -77,28 +83,45 @@ class Follower:
     def look(self) -> bool:
         """One look: apply what is new, report, and say whether anything changed."""
         try:
-            found = self._store.endpoints()
-            self._keys.refresh()
+            changed = self._look()
         except Unavailable as error:
             self._fall_back(error)
             return False
         self._silent = False
-        changed = False
+        return changed
+
+    def _look(self) -> bool:
+        found = self._store.endpoints()
+        self._keys.refresh()
         for endpoint in found:
-            key = (endpoint.tenant, endpoint.name)
-            if key not in self._known or self._known[key].route.number != endpoint.route:
-                self._known[key] = self._follow(endpoint)
-                changed = True
-        for tenant, name in set(self._known) - {(endpoint.tenant, endpoint.name) for endpoint in found}:
-            self._plane.remove(tenant, name)
-            del self._known[tenant, name]
-            changed = True
+            if self._is_due(endpoint):
+                self._follow(endpoint)
+                self._changed = True
+        for key in set(self._applied) - {(endpoint.tenant, endpoint.name) for endpoint in found}:
+            self._forget(key)
+            self._changed = True
         self._plane.following = True
-        if changed:
+        # What changed stays so until it is kept: the database may go silent halfway through a look.
+        changed, keys = self._changed, self._keys.snapshot()
+        if changed or keys != self._kept_keys:
             self._release()
-            self._snapshot.save(self._known.values(), self._keys.snapshot())
+            self._snapshot.save(self._applied.values(), keys)
+            self._changed, self._kept_keys = False, keys
         self._beat(force=changed)
         return changed
+
+    def _is_due(self, endpoint: Endpoint) -> bool:
+        key = (endpoint.tenant, endpoint.name)
+        if self._looked_at.get(key) != endpoint.route:
+            return True
+        failed_at = self._failed_at.get(key)
+        return failed_at is not None and self._clock.monotonic_s() - failed_at >= RETRY_S
+
+    def _forget(self, key: Key) -> None:
+        self._plane.remove(*key)
+        for known in (self._looked_at, self._failed_at, self._applied):
+            known.pop(key, None)
+        self._problems.pop("/".join(key), None)
 
     def run(self, poll_s: float) -> None:
         """Look until ``stop``; whatever goes wrong in one look is logged and tried again in the next."""
@@ -125,39 +148,58 @@ class Follower:
         remembered, keys = self._snapshot.load()
         if keys is None:
             return
-        self._keys.restore(keys)
+        if self._keys.snapshot() is None:
+            self._keys.restore(keys)
         for item in remembered:
-            versions = {version.number: version for version in item.versions}
-            self._apply(item.endpoint, item.route, versions=versions)
+            if (item.endpoint.tenant, item.endpoint.name) not in self._looked_at:
+                versions = {version.number: version for version in item.versions}
+                self._apply(item.endpoint, item.route, versions=versions)
         self._plane.following = True
 
-    def _follow(self, endpoint: Endpoint) -> Remembered:
+    def _follow(self, endpoint: Endpoint) -> None:
         route = self._store.route(endpoint.tenant, endpoint.name, number=endpoint.route)
-        versions: dict[int, Version] = {}
         try:
             versions = {number: self._library.version(endpoint, number) for number in route.weights}
+        except Unavailable:
+            raise  # It says nothing of the version.
         except PredisError as error:
             self._report(endpoint, route, error=error)
         else:
             self._apply(endpoint, route, versions=versions)
-        return Remembered(endpoint, route, tuple(versions.values()))
+        self._looked_at[endpoint.tenant, endpoint.name] = route.number
 
     def _apply(self, endpoint: Endpoint, route: Route, *, versions: dict[int, Version]) -> None:
         try:
             served = {number: self._served(endpoint, version) for number, version in versions.items()}
         except PredisError as error:
             self._report(endpoint, route, error=error)
-            return
+        except Exception as error:  # of a library or an object store; it must not hold up the other endpoints
+            log.exception("route %d of %s/%s", route.number, endpoint.tenant, endpoint.name)
+            self._report(endpoint, route, error=PredisError(f"{type(error).__name__}: {error}"))
+        else:
+            self._put(endpoint, route, versions=versions, served=served)
+            self._problems.pop(f"{endpoint.tenant}/{endpoint.name}", None)
+            self._failed_at.pop((endpoint.tenant, endpoint.name), None)
+
+    def _put(
+        self,
+        endpoint: Endpoint,
+        route: Route,
+        *,
+        versions: dict[int, Version],
+        served: dict[int, ServedVersion],
+    ) -> None:
         self._plane.apply(AppliedRoute.of(endpoint.tenant, route, model=endpoint.model, versions=served))
-        self._problems.pop(f"{endpoint.tenant}/{endpoint.name}", None)
+        remembered = Remembered(endpoint, route, tuple(versions.values()))
+        self._applied[endpoint.tenant, endpoint.name] = remembered
 
     def _report(self, endpoint: Endpoint, route: Route, *, error: PredisError) -> None:
         name = f"{endpoint.tenant}/{endpoint.name}"
         log.error("route %d of %s cannot be applied: %s", route.number, name, error)
         self._problems[name] = {"route": route.number, "code": error.code, "message": error.message}
+        self._failed_at[endpoint.tenant, endpoint.name] = self._clock.monotonic_s()
         if self._plane.applied(endpoint.tenant, endpoint.name) is None:
-            empty = Route(endpoint.name, 0, {})
-            self._plane.apply(AppliedRoute.of(endpoint.tenant, empty, model=endpoint.model, versions={}))
+            self._put(endpoint, Route(endpoint.name, 0, {}), versions={}, served={})
 
     def _served(self, endpoint: Endpoint, version: Version) -> ServedVersion:
         key = (endpoint.tenant, endpoint.name, version.number)
@@ -177,7 +219,7 @@ class Follower:
         if not force and now - self._beat_at < HEARTBEAT_S:
             return
         applied = {}
-        for tenant, name in self._known:
+        for tenant, name in self._applied:
             current = self._plane.applied(tenant, name)
             if current is not None:
                 applied[f"{tenant}/{name}"] = current.route.number

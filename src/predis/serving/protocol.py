@@ -147,8 +147,8 @@ class Binder:
             raise TooLarge(f"{rows} rows of {self._width} values do not fit into memory") from None
         for column in self._columns:
             column.fill(inputs[column.name], features, unseen=unseen)
-        if self._bounds is not None and (np.abs(features) >= self._bounds).any():
-            self._size_problem(features)
+        if self._bounds is not None:
+            self._check_bounds(features, self._bounds)
         return Bound(features, unseen)
 
     def _rows(self, tensor: dict[str, Any]) -> int:
@@ -172,8 +172,11 @@ class Binder:
             f"unknown input{'s' * (len(unknown) > 1)}: {', '.join(n[:80] for n in unknown[:10])}"
         )
 
-    def _size_problem(self, features: Matrix) -> None:
-        row, at = np.argwhere(np.abs(features) >= self._bounds)[0]
+    def _check_bounds(self, features: Matrix, bounds: Matrix) -> None:
+        beyond = np.abs(features) >= bounds
+        if not beyond.any():
+            return
+        row, at = np.argwhere(beyond)[0]
         column = next(c for c in reversed(self._columns) if c.at <= at)
         raise InvalidRequest(
             f"input {column.name!r}: {features[row, at]} does not fit {column.datatype} (it would be infinite)"

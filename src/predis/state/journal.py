@@ -157,19 +157,25 @@ class JournalWriter:
         self._number, self._records = number, 0
 
     def _drop_beyond(self, budget: int) -> None:
-        sizes = [(path, path.stat().st_size) for _, path in _segments(self.folder)]
+        """Delete the oldest segments until the rest fits, but never the newest."""
+        sizes = [(path, _size(path)) for _, path in _segments(self.folder)]
         total = sum(size for _, size in sizes)
-        for path, size in sizes:
+        for path, size in sizes[:-1]:
             if total <= budget:
                 break
             path.unlink(missing_ok=True)
             total -= size
 
     def _drop_oldest(self) -> bool:
+        """Free the disk that the oldest segment takes. Of the newest the header stays: a restarted writer needs it."""
         found = _segments(self.folder)
-        if found:
+        if len(found) > 1:
             found[0][1].unlink(missing_ok=True)
-        return bool(found)
+            return True
+        if not found or _size(found[0][1]) <= HEADER_BYTES:
+            return False
+        os.truncate(found[0][1], HEADER_BYTES)
+        return True
 
 
 class JournalReader:
@@ -261,6 +267,14 @@ def _segments(folder: Path) -> list[tuple[int, Path]]:
     return sorted(found)
 
 
+def _size(path: Path) -> int:
+    """Bytes of a file; none where the reader deleted it meanwhile."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def _segment_path(folder: Path, number: int) -> Path:
     return folder / f"{number:012d}.seg"
 
@@ -273,12 +287,13 @@ def _resume_point(folder: Path) -> tuple[int, int]:
     if not found:
         return 0, 0
     number, path = found[-1]
-    with path.open("rb") as file:
-        raw = file.read(_HEADER.size)
-    if len(raw) < _HEADER.size:
+    content = path.read_bytes()
+    if len(content) < HEADER_BYTES:
         return number, 0
-    _magic, _number, first_ordinal, records, _sealed = _HEADER.unpack(raw)
-    return number, first_ordinal + records
+    _magic, _number, first_ordinal, records, _sealed = _HEADER.unpack_from(content)
+    # A kill between an append's last two stores leaves a record that the header does not count.
+    stored, _used, _broken = _parse(content[HEADER_BYTES:])
+    return number, first_ordinal + max(records, len(stored))
 
 
 def _exclusive(folder: Path) -> int:

@@ -1,7 +1,7 @@
 // Is anything wrong? One sentence, then every open alert with what to do about it.
 
 import { h } from "./dom.js";
-import { count, moment, parse, plural, when } from "./format.js";
+import { count, moment, parse, plural, sentence, when } from "./format.js";
 import { command, icon, words } from "./ui.js";
 
 const SEVERITIES = ["info", "warning", "critical", "emergency"];
@@ -71,7 +71,7 @@ function openAlert(alert, now, view) {
       h("span", { class: "note alert-when" },
         "opened ", when(alert.opened_at, now),
         alert.looks > 1 && h("span", { title: `Confirmed by ${alert.looks} checks; happened at ${moment(parse(alert.event_at))}` }, ", seen ", count(alert.looks), " times"))),
-    h("p", { class: "alert-message" }, alert.message),
+    h("p", { class: "alert-message" }, sentence(alert.message)),
     alert.command && command(alert.command, view));
 }
 
@@ -79,6 +79,6 @@ function pastAlert(alert, now) {
   return h("li", { key: String(alert.id) },
     h("span", { class: "severity" }, icon("good", 14), `${alert.severity}, resolved`),
     h("strong", null, subject(alert)),
-    h("span", null, alert.message),
+    h("span", null, sentence(alert.message)),
     h("span", { class: "note" }, when(alert.ended_at ?? alert.opened_at, now)));
 }

@@ -2,7 +2,10 @@
 
 import { h } from "./dom.js";
 import { gap, hue, markText, scoreChart, shareBar, swatch, trafficChart } from "./charts.js";
-import { clock, count, day, exact, figure, interval, known, moment, ms, parse, period, plural, score, share, short, signed, span, when, withUnit } from "./format.js";
+import {
+  clock, count, exact, figure, interval, known, moment, ms, parse,
+  period, plural, score, share, short, signed, span, when, withUnit,
+} from "./format.js";
 import { driftPanel } from "./drift.js";
 import { retrainingPanel, rolloutPanel } from "./runs.js";
 import { choice, empty, icon, panel, pill, tone } from "./ui.js";

@@ -113,4 +113,7 @@ export function when(text, now) {
   return h("time", { datetime: text, title: moment(millis) }, ago(millis, now));
 }
 
+/** A message as a sentence; a version such as v3 keeps its small v. */
+export const sentence = (text) => (/^v\d/.test(text ?? "") ? text : String(text ?? "").replace(/^./u, (letter) => letter.toUpperCase()));
+
 export const plural = (number, one, many = one + "s") => `${short(number)} ${number === 1 ? one : many}`;

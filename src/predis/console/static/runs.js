@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 import { differenceBar, swatch } from "./charts.js";
-import { chance, count, exact, figure, interval, known, parse, score, share, signed, span, when } from "./format.js";
+import { chance, count, exact, figure, interval, known, parse, score, sentence, share, signed, span, when } from "./format.js";
 import { empty, icon, panel, pill, stepper, tone, words } from "./ui.js";
 
 const EARLIER = 10;
@@ -72,7 +72,7 @@ const planned = ({ strategy, steps }) => (strategy === "direct" ? [] : steps ?? 
 
 function outcome(rollout) {
   if (rollout.ended_at || rollout.state in ENDS || rollout.state === "promoted") {
-    return rollout.reason && h("p", { class: `outcome ${tone(rollout.state)}` }, icon(tone(rollout.state), 16), h("span", null, rollout.reason));
+    return rollout.reason && h("p", { class: `outcome ${tone(rollout.state)}` }, icon(tone(rollout.state), 16), h("span", null, sentence(rollout.reason)));
   }
   const now = rollout.state === "warming" ? `v${rollout.candidate} gets no traffic yet` : `v${rollout.candidate} answers ${share(rollout.weight)} of requests`;
   return h("p", { class: "outcome run" }, icon("run", 16), h("span", null, now, rollout.reason && `: ${rollout.reason}`));
@@ -89,19 +89,20 @@ const FIGURE = {
 
 function gate(verdict) {
   const text = FIGURE[verdict.gate] ?? score;
-  const range = known(verdict.low) && known(verdict.high) ? `${text(verdict.low)} to ${text(verdict.high)}` : null;
+  const both = known(verdict.baseline) && known(verdict.candidate);
+  const range = both && known(verdict.low) && known(verdict.high) ? `${text(verdict.low)} to ${text(verdict.high)}` : null;
   return h("li", { key: verdict.gate },
     h("span", { class: "gate" }, h("strong", null, GATE[verdict.gate] ?? words(verdict.gate)), pill(tone(verdict.verdict), WORD[verdict.verdict] ?? verdict.verdict)),
-    h("span", { class: "gate-figures" },
+    (known(verdict.baseline) || known(verdict.candidate)) && h("span", { class: "gate-figures" },
       SHARE_OF[verdict.gate] ?? "", "baseline ", figure(verdict.baseline, text(verdict.baseline)), ", candidate ", figure(verdict.candidate, text(verdict.candidate)),
       range && h("span", { class: "note", title: `${exact(verdict.low)} to ${exact(verdict.high)}` }, `, difference ${range}`)),
-    verdict.message && h("span", { class: "gate-message note" }, verdict.message));
+    verdict.message && h("span", { class: "gate-message note" }, sentence(verdict.message)));
 }
 
 const rolloutLine = (rollout, now) => [
   h("strong", null, change(rollout.baseline, rollout.candidate)),
   pill(tone(rollout.state), words(rollout.state)),
-  h("span", null, rollout.reason),
+  h("span", null, sentence(rollout.reason)),
   h("span", { class: "note" }, when(rollout.ended_at ?? rollout.created_at, now)),
 ];
 

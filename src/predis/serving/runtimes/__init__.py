@@ -49,14 +49,27 @@ def load(
         inputs: the inputs where only those are known (registering, with a reference data set).
 
     Raises:
-        InvalidInput: unknown format, or the signature does not fit the model.
+        InvalidInput: unknown format, or the signature does not fit the model, or its score is no number.
         ModelFailure: the files are not such a model.
         MissingExtra: the library is not installed.
     """
     if kind not in _MODULES:
         raise InvalidInput(f"there is no runtime for format {kind!r}; the formats are {', '.join(_MODULES)}")
     runtime: Runtime = import_module(_MODULES[kind]).load(contents, signature=signature, inputs=inputs)
+    found = runtime.signature
+    if next(f for f in found.outputs if f.name == found.score).datatype == "BYTES":
+        raise InvalidInput(f"the score must be an output of numbers; {found.score!r} holds texts")
     return runtime
+
+
+def check_order(what: str, names: Sequence[str], *, own: Sequence[str]) -> None:
+    """Refuse names that are the model's own in another order: by position they would mean something else.
+
+    Raises:
+        InvalidInput
+    """
+    if set(names) == set(own) and tuple(names) != tuple(own):
+        raise InvalidInput(f"the {what} must stand in the model's order: {', '.join(own)}")
 
 
 def inspect(
@@ -75,14 +88,17 @@ def run(runtime: Runtime, features: Matrix, *, unseen: Unseen) -> Sequence[NDArr
     """Predict, with whatever the library raises translated.
 
     Raises:
-        ModelFailure: the library failed on an input that fits the signature, or answered another number of rows.
+        ModelFailure: the library failed on an input that fits the signature, or answered another number of rows or outputs.
     """
     try:
         outputs = runtime.predict(features, unseen)
     except Exception as error:
         raise ModelFailure(f"the model failed: {type(error).__name__}: {error}") from error
-    if any(output.shape[:1] != (len(features),) for output in outputs):
-        raise ModelFailure(f"the model answered {[o.shape for o in outputs]} for {len(features)} rows")
+    wanted = len(runtime.signature.outputs)
+    if len(outputs) != wanted or any(output.shape[:1] != (len(features),) for output in outputs):
+        raise ModelFailure(
+            f"the model answered {[o.shape for o in outputs]} for {len(features)} rows and {wanted} outputs"
+        )
     return outputs
 
 

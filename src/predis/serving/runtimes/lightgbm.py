@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from predis.errors import InvalidInput, MissingExtra, ModelFailure
 from predis.registry.signature import PROBABILITY, Field, Signature
-from predis.serving.runtimes import Unseen, only_file
+from predis.serving.runtimes import Unseen, check_order, only_file
 from predis.state.records import Matrix
 
 _FLOAT64 = ctypes.c_int(1)
@@ -113,7 +113,7 @@ def load(
 
     Raises:
         ModelFailure: the text is not a LightGBM model.
-        InvalidInput: the signature has another number of columns than the model.
+        InvalidInput: the signature has another number of columns or outputs than the model, or another order.
     """
     text = only_file(contents, "LightGBM")
     if not text.startswith(b"tree\n"):
@@ -128,10 +128,9 @@ def load(
     names = booster.signature.feature_names
     if len(names) != booster.columns:
         raise InvalidInput(f"the model has {booster.columns} features, its signature {len(names)}")
-    if inputs and set(names) == set(booster.feature_names) and names != booster.feature_names:
-        raise InvalidInput(
-            f"the reference's columns must stand in the model's order: {', '.join(booster.feature_names)}"
-        )
+    check_order("inputs", names, own=booster.feature_names)
+    if len(booster.signature.outputs) != 1:
+        raise InvalidInput(f"a LightGBM model has one output, its signature {len(booster.signature.outputs)}")
     return booster
 
 

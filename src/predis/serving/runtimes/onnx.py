@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from predis.errors import InvalidInput, MissingExtra, ModelFailure
 from predis.registry.signature import NUMPY_OF, Field, Signature
-from predis.serving.runtimes import Unseen, only_file
+from predis.serving.runtimes import Unseen, check_order, only_file
 from predis.state.records import Matrix
 
 _DATATYPES = {
@@ -31,9 +32,7 @@ class Onnx:
         self.signature = signature
         self._inputs = graph[0]
         self._outputs = [field.name for field in graph[1]]
-        self._levels = {
-            at: np.array(f.levels, np.object_) for at, f in enumerate(signature.inputs) if f.levels
-        }
+        self._levels = _levels(signature)
 
     def predict(self, features: Matrix, unseen: Unseen) -> Sequence[NDArray[Any]]:
         feed: dict[str, NDArray[Any]] = {}
@@ -41,11 +40,7 @@ class Onnx:
         for spec in self._inputs:
             block = features[:, at : at + spec.width]
             texts = spec.datatype == "BYTES"
-            values = (
-                self._texts(block[:, 0], at, unseen=unseen)
-                if texts
-                else block.astype(NUMPY_OF[spec.datatype])
-            )
+            values = self._texts(block, at, unseen=unseen) if texts else block.astype(NUMPY_OF[spec.datatype])
             feed[spec.name] = values.reshape(len(features), *spec.shape[1:])
             at += spec.width
         outputs: list[NDArray[Any]] = self._session.run(self._outputs, feed)
@@ -54,11 +49,12 @@ class Onnx:
             for f, output in zip(self.signature.outputs, outputs, strict=True)
         ]
 
-    def _texts(self, codes: NDArray[np.float64], at: int, *, unseen: Unseen) -> NDArray[Any]:
-        levels = self._levels[at]
+    def _texts(self, block: Matrix, at: int, *, unseen: Unseen) -> NDArray[Any]:
+        levels = self._levels[at, block.shape[1]]
         texts = [
-            unseen.get((row, at), "") if code < 0 else "" if np.isnan(code) else levels[int(code)]
-            for row, code in enumerate(codes)
+            unseen.get((row, column), "") if code < 0 else "" if code != code else levels[int(code)]
+            for row, codes in enumerate(block.tolist())
+            for column, code in enumerate(codes, at)
         ]
         return np.array(texts, np.object_)
 
@@ -91,12 +87,42 @@ def load(contents: Mapping[str, bytes], *, signature: Signature | None, inputs: 
     graph_width, width = sum(f.width for f in graph_inputs), len(full.feature_names)
     if graph_width != width:
         raise InvalidInput(f"the graph takes {graph_width} values per row, the signature gives {width}")
-    texts = [f.name for f in graph_inputs if f.datatype == "BYTES"]
-    if texts and set(texts) - set(full.levels):
-        raise InvalidInput(
-            f"text input {texts[0]!r} needs its levels: register with a reference data set, or list them in the signature"
-        )
+    check_order("inputs", [f.name for f in full.inputs], own=[f.name for f in graph_inputs])
+    _check_inputs(graph_inputs, full)
+    _check_outputs(graph_outputs, full)
     return Onnx(session, (graph_inputs, graph_outputs), signature=full)
+
+
+def _levels(signature: Signature) -> dict[tuple[int, int], tuple[str, ...]]:
+    """Levels of the text inputs, by the first column and the width of each."""
+    starts = accumulate((f.width for f in signature.inputs), initial=0)
+    return {(at, f.width): f.levels for at, f in zip(starts, signature.inputs, strict=False) if f.levels}
+
+
+def _check_inputs(graph_inputs: tuple[Field, ...], signature: Signature) -> None:
+    """Every text needs its levels, and whole numbers and truth values have no way to say "missing"."""
+    levels, at = _levels(signature), 0
+    nullable = [f.nullable for f in signature.inputs for _ in range(f.width)]
+    for spec in graph_inputs:
+        if spec.datatype == "BYTES" and (at, spec.width) not in levels:
+            raise InvalidInput(
+                f"text input {spec.name!r} needs its levels: register with a reference data set, or list them in the signature"
+            )
+        if not spec.datatype.startswith(("FP", "BYTES")) and any(nullable[at : at + spec.width]):
+            raise InvalidInput(
+                f"input {spec.name!r} is {spec.datatype} and cannot hold the nulls of its reference or signature"
+            )
+        at += spec.width
+
+
+def _check_outputs(graph_outputs: tuple[Field, ...], signature: Signature) -> None:
+    names = [f.name for f in graph_outputs]
+    if len(signature.outputs) != len(names):
+        raise InvalidInput(f"the graph has the outputs {', '.join(names)}; the signature must list them all")
+    check_order("outputs", [f.name for f in signature.outputs], own=names)
+    for own, said in zip(graph_outputs, signature.outputs, strict=True):
+        if (own.datatype == "BYTES") != (said.datatype == "BYTES"):
+            raise InvalidInput(f"output {said.name!r} is {own.datatype} in the graph, not {said.datatype}")
 
 
 def _signature(
