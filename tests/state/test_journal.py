@@ -5,6 +5,7 @@ import os
 import struct
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 import zlib
@@ -528,7 +529,9 @@ class TestKill:
         def take() -> int:
             nonlocal position, found
             batch = reader.read(position)
-            assert batch.payloads == [payload(ordinal) for ordinal in range(found, found + len(batch.payloads))]
+            assert batch.payloads == [
+                payload(ordinal) for ordinal in range(found, found + len(batch.payloads))
+            ]
             assert (batch.dropped, batch.damaged) == (0, 0)
             moved = batch.position != position
             position, found = batch.position, found + len(batch.payloads)
@@ -560,8 +563,6 @@ class Journal(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        import tempfile
-
         self.temporary = tempfile.TemporaryDirectory()
         self.folder = Path(self.temporary.name) / "stream"
         self.appended: list[bytes] = []
@@ -648,4 +649,6 @@ class TestStreams:
         assert streams(tmp_path) == ["serving-0", "serving-1"]
 
     def test_reading_one_that_is_not_there(self, tmp_path: Path) -> None:
-        assert JournalReader(tmp_path / "none").read(Position(3, 64, 5)) == Batch([], Position(3, 64, 5), 0, 0)
+        assert JournalReader(tmp_path / "none").read(Position(3, 64, 5)) == Batch(
+            [], Position(3, 64, 5), 0, 0
+        )

@@ -355,8 +355,12 @@ async def _request(app: Any, path: str) -> tuple[int, bytes]:
     }  # fmt: skip
     status, parts = 500, []
 
+    waiting: list[dict[str, Any]] = [{"type": "http.request", "body": b"", "more_body": False}]
+
     async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": b"", "more_body": False}
+        if not waiting:
+            await asyncio.Event().wait()  # the client stays: nothing more ever comes from it
+        return waiting.pop()
 
     async def send(message: dict[str, Any]) -> None:
         nonlocal status

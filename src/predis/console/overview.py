@@ -25,6 +25,7 @@ from predis.stats import latency
 
 SERIES_SLOTS = 60
 _SHOWN_VERSIONS = 6
+_SHOWN_RESOLVED = 20
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Overview:
         """
         parts, now = self._parts, self._clock.time_ns()
         chosen = [parts.endpoints.get(tenant, endpoint)] if endpoint else parts.endpoints.listed(tenant)
-        alerts = parts.alerts.listed(tenant, endpoint=endpoint, limit=30)
+        alerts = _told(parts.alerts.listed(tenant, endpoint=endpoint, limit=1_000))
         workers = parts.endpoints.store.workers()
         return {
             "now": iso(now),
@@ -158,6 +159,12 @@ class Overview:
         if drift is None:
             return None
         return {**drift, "first_event": iso(drift["first_event"]), "last_event": iso(drift["last_event"])}
+
+
+def _told(alerts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Every open alert and the newest that are over; newest first."""
+    over = [alert["id"] for alert in alerts if alert["state"] != "open"][:_SHOWN_RESOLVED]
+    return [alert for alert in alerts if alert["state"] == "open" or alert["id"] in over]
 
 
 def _shown(route: Route, counters: list[Row]) -> list[int]:

@@ -255,6 +255,9 @@ class Story:
             return ended["ended_at"] is None
 
         replay.run(going_on)
+        ended.update(
+            self._client.rollout(rollout)
+        )  # it may still be running, where there are no more flights
         until = replay.progress.requests + AFTER_FLIGHTS
         replay.run(lambda sent: sent < until)
         self.figures.broken_version_aborted = ended["state"] == "aborted"
