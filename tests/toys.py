@@ -1,7 +1,7 @@
 """A toy model, toy data and a toy installation, for the tests of what stands above the data plane.
 
-The model is a row of LightGBM stumps on ONE column, written by hand: its score grows (or falls) with that column. The data's label
-hangs on ``x`` or on ``z``; so which of two models is better is known beforehand, and nothing is ever trained.
+The model (``toy_model``) is a row of LightGBM stumps on ONE column, written by hand: its score grows (or falls) with that column. The
+data's label hangs on ``x`` or on ``z``; so which of two models is better is known beforehand, and nothing is ever trained.
 """
 
 from __future__ import annotations
@@ -24,33 +24,12 @@ from predis.rollout.store import Rollout
 from predis.serving.store import Worker
 from predis.state import Database, JournalWriter
 from predis.state.records import Status, encode, target_bytes
+from tests.toy_model import booster, scores_of
 
 TENANT, ENDPOINT, MODEL, LABEL = "default", "toy-endpoint", "toy-model", "label"
 INPUTS = (Field("x", "FP64", nullable=True), Field("z", "FP64"), Field("kind", "BYTES", levels=("a", "b")))
 SIGNATURE = Signature(INPUTS, (PROBABILITY,), "probability")
-THRESHOLDS = tuple(-2 + 0.25 * place for place in range(17))
 SECOND = 1_000_000_000
-
-
-def booster(column: str = "x", *, sign: float = 1.0, names: tuple[str, ...] = ("x", "z", "kind")) -> bytes:
-    """The model's file: stumps on ``column``, falling where ``sign`` is negative."""
-    head = (
-        f"tree\nversion=v4\nnum_class=1\nnum_tree_per_iteration=1\nlabel_index=0\nmax_feature_idx={len(names) - 1}\n"
-        f"objective=binary sigmoid:1\nfeature_names={' '.join(names)}\nfeature_infos={' '.join('none' for _ in names)}\n\n"
-    )
-    trees = [
-        f"Tree={place}\nnum_leaves=2\nnum_cat=0\nsplit_feature={names.index(column)}\nsplit_gain=1\nthreshold={threshold}\n"
-        f"decision_type=2\nleft_child=-1\nright_child=-2\nleaf_value={-0.25 * sign} {0.25 * sign}\nleaf_weight=1 1\n"
-        "leaf_count=1 1\ninternal_value=0\ninternal_weight=0\ninternal_count=2\nis_linear=0\nshrinkage=1\n\n\n"
-        for place, threshold in enumerate(THRESHOLDS)
-    ]
-    return (head + "".join(trees) + "end of trees\n").encode()
-
-
-def scores_of(column: np.ndarray[Any, Any], *, sign: float = 1.0) -> np.ndarray[Any, Any]:
-    """What the model answers, without LightGBM."""
-    raw = sum(np.where(column > threshold, 0.25, -0.25) for threshold in THRESHOLDS) * sign
-    return 1 / (1 + np.exp(-raw))
 
 
 def table(rows: int, *, seed: int = 0, driver: str = "x", shift: float = 0.0) -> pa.Table:

@@ -125,7 +125,9 @@ class TestPerformance:
         assert alarms <= 2  # of 400 looks
 
 
-def drift_window(number: int, *, rows: int = 1_000, moved: int = 0, by: float = 0.0, score: float = 0.0) -> Any:
+def drift_window(
+    number: int, *, rows: int = 1_000, moved: int = 0, by: float = 0.0, score: float = 0.0
+) -> Any:
     """A closed window as the store gives it; the first ``moved`` columns are moved ``by`` standard deviations."""
     rng = np.random.default_rng(100 + number)
     features = rng.normal(size=(rows, 9))

@@ -418,5 +418,18 @@ class TestWindows:
         self.fill(world, WINDOW)
         world.feedback.mature()
         before = world.store.performance(KEY)
-        world.feedback._close(KEY, 1)
+        labels = world.store.matured(KEY, start=0, stop=WINDOW)
+        world.feedback._close({**KEY, "number": 1, "stop": WINDOW}, labels)
         assert world.store.performance(KEY) == before
+
+    def test_another_window_size_goes_on_where_the_last_window_ended(self, world: World) -> None:
+        """Labels are in one window each, also where somebody changes the setting between two starts."""
+        self.fill(world, WINDOW)
+        world.feedback.mature()
+        smaller = Feedback(world.database, world.clock, window_rows=WINDOW // 2)
+        self.fill(world, WINDOW, prefix="q")
+        while smaller.mature():
+            pass
+        windows = world.store.performance(KEY)
+        assert [(w["number"], w["stop"]) for w in reversed(windows)][0] == (1, WINDOW)
+        assert [w["stop"] for w in reversed(windows)][1:] == [WINDOW + WINDOW // 2, 2 * WINDOW]

@@ -131,9 +131,7 @@ class FakeRuntime:
 ONE = signature(Field("x", "FP64"))
 
 
-def version(
-    number: int, signature: Signature = ONE, *, model: str = "m", tenant: str = "default"
-) -> Version:
+def version(number: int, signature: Signature = ONE, *, model: str = "m", tenant: str = "default") -> Version:
     return Version(tenant, model, number, "lightgbm", "", (), signature, {}, {}, 0, "test")
 
 

@@ -33,7 +33,7 @@ class TestWeights:
             {1: 0.0, 2: 1.0},
             {1: 0.9, 2: 0.1},
             {1: 1 / 3, 2: 1 / 3, 3: 1 / 3},
-            {n: 0.1 for n in range(10)},
+            dict.fromkeys(range(10), 0.1),
             {},
         ],
     )
@@ -42,7 +42,15 @@ class TestWeights:
 
     @pytest.mark.parametrize(
         "weights",
-        [{1: 0.9}, {1: 0.5, 2: 0.6}, {1: 1.5, 2: -0.5}, {1: 0.0}, {1: math.nan}, {1: math.inf}, {1: -1, 2: 2}],
+        [
+            {1: 0.9},
+            {1: 0.5, 2: 0.6},
+            {1: 1.5, 2: -0.5},
+            {1: 0.0},
+            {1: math.nan},
+            {1: math.inf},
+            {1: -1, 2: 2},
+        ],
     )
     def test_that_do_not_are_refused(self, weights: dict[int, float]) -> None:
         with pytest.raises(InvalidInput, match="weights"):
@@ -70,10 +78,10 @@ class TestPick:
     def test_does_not_depend_on_the_process(self) -> None:
         """Every replica agrees without talking; these are positions any other implementation must find."""
         assert [round(point("flight-delay", key), 6) for key in ("", "a", "customer-7", "é")] == [
-            0.910393,
-            0.171034,
-            0.063545,
-            0.526155,
+            0.431692,
+            0.415115,
+            0.955873,
+            0.154634,
         ]
 
     @pytest.mark.parametrize(
@@ -133,7 +141,11 @@ class TestPoint:
 
     @pytest.mark.parametrize(
         ("one", "other"),
-        [("a", "b"), ("flight-delay-production-a", "flight-delay-production-b"), ("x" * 127 + "a", "x" * 127 + "b")],
+        [
+            ("a", "b"),
+            ("flight-delay-production-a", "flight-delay-production-b"),
+            ("x" * 127 + "a", "x" * 127 + "b"),
+        ],
     )
     def test_endpoints_choose_independently(self, one: str, other: str) -> None:
         """Who meets a canary on one endpoint must not be who meets it on every other."""

@@ -97,7 +97,7 @@ class TestAppend:
     def test_records_come_back_in_order(self, make: Make, folder: Path) -> None:
         writer = make()
         expected = [payload(ordinal) for ordinal in range(500)]
-        assert all([writer.append(each) for each in expected])
+        assert [writer.append(each) for each in expected] == [True] * 500
         found = read_all(folder)
         assert found.payloads == expected
         assert (found.dropped, found.damaged, found.position.ordinal) == (0, 0, 500)

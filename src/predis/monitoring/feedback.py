@@ -103,14 +103,19 @@ class Feedback:
         for counters in self._store.all_counters(tenant, endpoint):
             key = {"tenant": tenant, "endpoint": endpoint, "version": counters["version"]}
             newest = self._store.performance(key, limit=1)
-            number = newest[0]["number"] + 1 if newest else 1
-            while counters["matured"] >= number * self._window_rows:
-                self._close(key, number)
-                number += 1
+            number, start = (newest[0]["number"] + 1, newest[0]["stop"]) if newest else (1, 0)
+            while counters["matured"] >= start + self._window_rows:
+                stop = start + self._window_rows
+                rows = self._store.matured(key, start=start, stop=stop)
+                if (
+                    rows
+                ):  # they may have been forgotten, where nobody looked for longer than predictions are kept
+                    self._close({**key, "number": number, "stop": stop}, rows)
+                    number += 1
+                start = stop
 
-    def _close(self, key: dict[str, Any], number: int) -> None:
-        first = (number - 1) * self._window_rows
-        rows = self._store.matured(key, start=first, stop=first + self._window_rows)
+    def _close(self, key: dict[str, Any], rows: Sequence[Any]) -> None:
+        """Store the window that these labels fill; ``key`` has its number and the number after its last label."""
         scores, labels, events, label_events = (
             np.array(column, np.float64) for column in zip(*rows, strict=True)
         )
@@ -118,11 +123,11 @@ class Feedback:
             int(min(row.event_at for row in rows)),
             int(max(row.event_at for row in rows)),
         )
-        predicted = self._store.predictions_between(key, first=first_event, last=last_event)
+        version = {name: key[name] for name in ("tenant", "endpoint", "version")}
+        predicted = self._store.predictions_between(version, first=first_event, last=last_event)
         quality = binary_scores(scores, labels)
         row = {
             **key,
-            "number": number,
             "rows": len(rows),
             "positives": int(labels.sum()),
             "first_event": first_event,

@@ -7,6 +7,8 @@ a crash leaves the whole version, or nothing (and files nobody names).
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 SAMPLE_ROWS = 100_000
+_MOST_VERSIONS = 2**31 - 1
 
 
 Score = Callable[[Matrix], Matrix]
@@ -77,11 +80,10 @@ class Registry:
         """
         check_name(wanted.model, "model")
         if alias:
-            check_name(alias, "alias")
+            _check_alias(alias)
         if wanted.format not in FORMATS:
             raise InvalidInput(f"format {wanted.format!r} is none of {', '.join(FORMATS)}")
-        if not wanted.files:
-            raise InvalidInput("a version needs at least one file")
+        _check_plain(wanted)
         contents = {name: self._artifacts.read(digest) for name, digest in wanted.files.items()}
         files = tuple(
             File(name, wanted.files[name], len(content)) for name, content in sorted(contents.items())
@@ -140,8 +142,8 @@ class Registry:
         if not self._store.has_model(tenant, model):
             raise ModelNotFound(f"there is no model {model!r}; `predis model list` shows the models")
         text = str(reference)
-        if text.isdigit():
-            return int(text)
+        if text.isdecimal():
+            return min(int(text[:12]), _MOST_VERSIONS)
         if text == "latest":
             return self._store.versions(tenant, model)[0].number
         found = self._store.aliases(tenant, model).get(text)
@@ -169,9 +171,7 @@ class Registry:
 
     def alias(self, tenant: str, model: str, *, alias: str, to: str | int, actor: str) -> Version:
         """Point an alias at a version; what it pointed at before is in the audit log."""
-        check_name(alias, "alias")
-        if alias == "latest" or alias.isdigit():
-            raise InvalidInput(f"{alias!r} always means a version of its own and cannot be an alias")
+        _check_alias(alias)
         version = self.version(tenant, model, reference=to)
         with self._database.write() as connection:
             self.point(
@@ -238,8 +238,40 @@ class Registry:
         labels = _labels(table, wanted.label, what="holdout")
         if labels is None:
             raise InvalidInput("metrics need the labels: name the holdout's label column")
+        if labels.min() == labels.max():
+            raise InvalidInput("metrics need labels of both kinds: every label of the holdout is the same")
         scores = score(encode_table(table, signature.inputs))
-        return {k: float(v) for k, v in asdict(binary_scores(scores, labels)).items()}
+        # Log loss and Brier score have no value where scores are not probabilities, and JSON has no NaN.
+        return {k: float(v) for k, v in asdict(binary_scores(scores, labels)).items() if math.isfinite(v)}
+
+
+def _check_alias(alias: str) -> None:
+    """
+    Raises:
+        InvalidInput: it cannot be an alias.
+    """
+    check_name(alias, "alias")
+    if alias == "latest" or alias.isdigit():
+        raise InvalidInput(f"{alias!r} always means a version of its own and cannot be an alias")
+    if len(alias) > 64:
+        raise InvalidInput(f"an alias has at most 64 characters, got {len(alias)}")
+
+
+def _check_plain(wanted: Registration) -> None:
+    """What can be told of a registration without reading a file.
+
+    Raises:
+        InvalidInput: there is no file, a file's name cannot be one, or the lineage is not JSON.
+    """
+    if not wanted.files:
+        raise InvalidInput("a version needs at least one file")
+    for name in wanted.files:
+        if not name.isprintable() or not 0 < len(name) <= 255:
+            raise InvalidInput(f"a file's name is 1 to 255 printable characters, got {name[:80]!r}")
+    try:
+        json.dumps(dict(wanted.lineage), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"the lineage is not JSON: {error}") from error
 
 
 def _profile(reference: pa.Table, label: str, *, signature: Signature, score: Score) -> dict[str, Any]:
@@ -269,7 +301,10 @@ def _sampled(table: pa.Table) -> pa.Table:
 def _labels(table: pa.Table, label: str, *, what: str) -> Matrix | None:
     if not label or label not in table.column_names:
         return None
-    values = table.column(label).cast(pa.float64()).to_numpy(zero_copy_only=False)
+    try:
+        values = table.column(label).cast(pa.float64()).to_numpy(zero_copy_only=False)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        values = np.array([np.nan])
     if not np.isin(values, (0.0, 1.0)).all():
         raise InvalidInput(f"column {label!r} of the {what} must hold 0 and 1 only")
     return np.asarray(values, np.float64)

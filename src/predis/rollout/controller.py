@@ -79,6 +79,9 @@ class Rollouts:
                 connection, endpoint, weights=weights, reason=f"warm version {candidate}", at=now, actor=actor
             )
             rollout = self._store.add(connection, {**row, "route": made.number})
+            # If another rollout has ended since the look, the baseline may be another.
+            if made.number != endpoint.route + 1:
+                raise Conflict(f"the Route of endpoint {name!r} changed meanwhile; try again")
             detail = {
                 "rollout": rollout,
                 "candidate": candidate,

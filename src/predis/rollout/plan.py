@@ -314,9 +314,19 @@ def _typed(name: str, value: Any, *, wanted: type) -> Any:
     if wanted is tuple:
         if not isinstance(value, list | tuple) or not all(type(share) in (int, float) for share in value):
             raise InvalidInput(f"{name} must be a list of shares, got {value!r:.80}")
-        return tuple(float(share) for share in value)
-    if wanted is float and type(value) is int:
-        return float(value)
-    if type(value) is not wanted or (isinstance(value, float) and math.isnan(value)):
+        return tuple(_finite(name, share) for share in value)
+    if wanted is float and type(value) in (int, float):
+        return _finite(name, value)
+    if type(value) is not wanted:
         raise InvalidInput(f"{name} must be of type {wanted.__name__}, got {value!r:.80}")
     return value
+
+
+def _finite(name: str, value: float) -> float:
+    try:
+        found = float(value)
+    except OverflowError:  # JSON's whole numbers have no limit
+        found = math.inf
+    if not math.isfinite(found):
+        raise InvalidInput(f"{name} must be a finite number, got {found}")
+    return found

@@ -10,7 +10,7 @@ import hashlib
 import os
 import uuid
 from collections.abc import AsyncIterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -156,7 +156,8 @@ class _Landing:
 
     def __exit__(self, *_error: object) -> None:
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # What a full disk did not take is written once more here, in vain.
+                self._file.close()
         if self._files.exists(self._temporary):
             self._files.rm_file(self._temporary)
 

@@ -259,6 +259,7 @@ performance = Table(
     Column("endpoint", String(128), primary_key=True),
     Column("version", Integer, primary_key=True),
     Column("number", Integer, primary_key=True),
+    Column("stop", BigInteger, nullable=False),
     Column("rows", BigInteger, nullable=False),
     Column("positives", BigInteger, nullable=False),
     Column("first_event", BigInteger, nullable=False),

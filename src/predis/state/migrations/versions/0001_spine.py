@@ -172,6 +172,7 @@ def upgrade() -> None:
         sa.Column("endpoint", sa.String(length=128), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("stop", sa.BigInteger(), nullable=False),
         sa.Column("rows", sa.BigInteger(), nullable=False),
         sa.Column("positives", sa.BigInteger(), nullable=False),
         sa.Column("first_event", sa.BigInteger(), nullable=False),
