@@ -2,7 +2,8 @@
 
 A key is ``pk_`` and 43 random characters, shown once; the database keeps its SHA-256 (the key has 256 random bits, so a slow
 password hash would add nothing). While no key exists, a caller on loopback is the administrator of the tenant ``default``:
-that is the local installation. From the first key on, everybody needs one.
+that is the local installation. From the first key on, everybody needs one, even once it is revoked: an installation that listens
+beyond loopback because it had a key must not fall open with its last one.
 """
 
 from __future__ import annotations
@@ -60,17 +61,19 @@ class Keys:
         self._clock = clock
         self._refresh_s = refresh_s
         self._lock = threading.Lock()
-        self._known: dict[str, Caller] | None = None
+        self._known: dict[str, Caller | None] | None = None  # by digest; None for a revoked key
         self._read_at = float("-inf")
 
     def create(self, name: str, *, role: str, tenant: str = DEFAULT_TENANT) -> str:
         """A new key. It is returned here and never shown again.
 
         Raises:
-            InvalidInput: no such role.
+            InvalidInput: no such role, or a name that cannot stand in the audit log.
         """
         if role not in ROLES:
             raise InvalidInput(f"role {role!r} is none of {', '.join(ROLES)}")
+        if not name.isprintable() or not 0 < len(name.strip()) <= len(name) <= 128:
+            raise InvalidInput(f"a key's name is 1 to 128 printable characters, got {name[:80]!r}")
         key = "pk_" + secrets.token_urlsafe(32)
         row = {
             "id": secrets.token_hex(6), "tenant": tenant, "name": name, "role": role, "digest": _digest(key),
@@ -98,7 +101,7 @@ class Keys:
         ]
 
     def exist(self) -> bool:
-        """Whether any live key exists, so that callers must show one."""
+        """Whether a key was ever made, so that callers must show one."""
         return bool(self._current())
 
     def recognise(self, authorization: str | None) -> Caller:
@@ -124,19 +127,25 @@ class Keys:
         Raises:
             Unavailable: the database does not answer; the keys known before stay.
         """
-        self._known = {row.digest: Caller(row.tenant, row.name, row.role) for row in self._store.live_keys()}
+        self._known = {
+            row.digest: None if row.revoked_at is not None else Caller(row.tenant, row.name, row.role)
+            for row in self._store.all_keys()
+        }
         self._read_at = self._clock.monotonic_s()
 
     def snapshot(self) -> dict[str, list[str]] | None:
         """What is known, for a worker that restarts while the database is away. Digests only, no keys."""
         if self._known is None:
             return None
-        return {digest: [caller.tenant, caller.name, caller.role] for digest, caller in self._known.items()}
+        return {
+            digest: [] if caller is None else [caller.tenant, caller.name, caller.role]
+            for digest, caller in self._known.items()
+        }
 
     def restore(self, snapshot: dict[str, list[str]]) -> None:
-        self._known = {digest: Caller(*fields) for digest, fields in snapshot.items()}
+        self._known = {digest: Caller(*fields) if fields else None for digest, fields in snapshot.items()}
 
-    def _current(self) -> dict[str, Caller]:
+    def _current(self) -> dict[str, Caller | None]:
         if self._known is None or self._clock.monotonic_s() - self._read_at > self._refresh_s:
             with self._lock:
                 if self._known is None or self._clock.monotonic_s() - self._read_at > self._refresh_s:

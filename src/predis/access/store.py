@@ -25,9 +25,10 @@ class AccessStore:
         with self._database.write() as connection:
             return connection.execute(api_keys.update().where(live).values(revoked_at=at)).rowcount == 1
 
-    def live_keys(self) -> list[Any]:
+    def all_keys(self) -> list[Any]:
+        """Every key of every tenant, the revoked ones too."""
         with self._database.read() as connection:
-            return list(connection.execute(sa.select(api_keys).where(api_keys.c.revoked_at.is_(None))))
+            return list(connection.execute(sa.select(api_keys)))
 
     def keys(self, tenant: str) -> list[dict[str, Any]]:
         shown = [c for c in api_keys.columns if c.name != "digest"]

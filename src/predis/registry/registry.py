@@ -200,16 +200,18 @@ class Registry:
         Raises:
             IntegrityFailure: a file's bytes, or the list of files, are not what was registered.
         """
-        if digest_of(version.files) != version.digest:
-            raise IntegrityFailure(
-                f"{version.model}@{version.number}: the list of files does not fit the version's digest"
-            )
+        problem = _list_problem(version)
+        if problem:
+            raise IntegrityFailure(problem)
         return {file.name: self._artifacts.read(file.digest) for file in version.files}
 
     def verify(self, tenant: str, model: str, *, reference: str | int) -> dict[str, Any]:
         """Read every file of a version and compare its digest; tells each file's state instead of stopping at the first."""
         version = self.version(tenant, model, reference=reference)
-        report = []
+        report: list[dict[str, Any]] = []
+        problem = _list_problem(version)
+        if problem:
+            report.append({"name": "(all)", "digest": version.digest, "ok": False, "problem": problem})
         for file in version.files:
             try:
                 self._artifacts.read(file.digest)
@@ -243,6 +245,13 @@ class Registry:
         scores = score(encode_table(table, signature.inputs))
         # Log loss and Brier score have no value where scores are not probabilities, and JSON has no NaN.
         return {k: float(v) for k, v in asdict(binary_scores(scores, labels)).items() if math.isfinite(v)}
+
+
+def _list_problem(version: Version) -> str:
+    """What is wrong with a version's list of files, if anything is."""
+    if digest_of(version.files) == version.digest:
+        return ""
+    return f"{version.model}@{version.number}: the list of files does not fit the version's digest"
 
 
 def _check_alias(alias: str) -> None:

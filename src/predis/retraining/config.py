@@ -49,28 +49,34 @@ class RetrainingConfig:
                 f"endpoint {endpoint!r} has no retraining configured; name a train function with: "
                 f"predis endpoint create NAME --model MODEL --train module:function --label COLUMN"
             )
+        where = f"endpoint {endpoint!r}: retraining"
         unknown = set(found) - set(cls.__dataclass_fields__)
         if unknown:
-            raise InvalidInput(f"endpoint {endpoint!r}: retraining has no {sorted(unknown)[0]!r}")
+            raise InvalidInput(f"{where} has no {min(unknown)!r}")
         if not isinstance(found.get("label"), str) or not found["label"]:
-            raise InvalidInput(
-                f"endpoint {endpoint!r}: retraining needs 'label', the name of the label column"
-            )
-        made = cls(**{**found, "on": tuple(found.get("on", cls.on))})
-        made._check(endpoint)
+            raise InvalidInput(f"{where} needs 'label', the name of the label column")
+        on = found.get("on", cls.on)
+        if not isinstance(on, list | tuple) or not all(trigger in tuple(TRIGGERS) for trigger in on):
+            raise InvalidInput(f"{where}'s on may hold {', '.join(TRIGGERS)}, got {on!r:.80}")
+        made = cls(**{"train": None, **found, "on": tuple(on)})
+        made._check(where)
         return made
 
-    def _check(self, endpoint: str) -> None:
+    def _check(self, where: str) -> None:
         if not isinstance(self.train, str) or not _FUNCTION.fullmatch(self.train):
-            raise InvalidInput(
-                f"endpoint {endpoint!r}: retraining's train must be module:function, got {self.train!r}"
-            )
-        if not set(self.on) <= set(TRIGGERS):
-            raise InvalidInput(
-                f"endpoint {endpoint!r}: retraining's on may hold {', '.join(TRIGGERS)}, got {list(self.on)}"
-            )
+            raise InvalidInput(f"{where}'s train must be module:function, got {self.train!r:.80}")
         if not isinstance(self.holdout_share, float) or not 0.01 <= self.holdout_share <= 0.5:
             raise InvalidInput(
-                f"endpoint {endpoint!r}: holdout_share is between 0.01 and 0.5, got {self.holdout_share!r}"
+                f"{where}'s holdout_share is between 0.01 and 0.5, got {self.holdout_share!r:.80}"
+            )
+        if type(self.least_rows) is not int or self.least_rows < 1:
+            raise InvalidInput(
+                f"{where}'s least_rows is a number of rows from 1, got {self.least_rows!r:.80}"
+            )
+        if type(self.margin) not in (int, float) or not -1 < self.margin < 1:
+            raise InvalidInput(f"{where}'s margin is an AUC between -1 and 1, got {self.margin!r:.80}")
+        if not isinstance(self.plan, Mapping):
+            raise InvalidInput(
+                f"{where}'s plan is an object with values of a rollout's plan, got {self.plan!r:.80}"
             )
         Plan.from_dict({**self.plan, "strategy": self.strategy})

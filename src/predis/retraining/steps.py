@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import subprocess
 import sys
 import time
@@ -117,7 +118,8 @@ class Steps:
         started = time.monotonic()
         folder = self._settings.home / "retraining" / run.id
         output = folder / "output"
-        output.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(output, ignore_errors=True)  # what a try that was killed has left
+        output.mkdir(parents=True)
         table = folder / "train.parquet"
         table.write_bytes(self._parts.artifacts.read(built["train"]))
         result = self._run_trainer(folder, {
@@ -127,7 +129,7 @@ class Steps:
         stored = self._parts.artifacts.put_file(output / result["file"])
         table.unlink()
         return {
-            "format": result["format"], "file": result["file"], "digest": stored.digest, "notes": dict(result["notes"]),
+            "format": result["format"], "file": result["file"], "digest": stored.digest, "notes": result["notes"],
             "train_seconds": round(time.monotonic() - started, 2),
         }  # fmt: skip
 
@@ -314,8 +316,17 @@ def _validate(table: pa.Table, champion: Version, *, label: str, part: str) -> N
     try:
         schema.validate(table.to_pandas(), lazy=True)
     except pandera.errors.SchemaErrors as error:
-        cases = error.failure_cases
-        first = cases.iloc[0]
         raise InvalidInput(
-            f"the {part} set of {table.num_rows} rows failed {len(cases)} checks; first: column {first['column']!r} {first['check']}"
+            f"the {part} set of {table.num_rows} rows failed {len(error.failure_cases)} checks; first: {_first(error.failure_cases)}"
         ) from None
+
+
+def _first(cases: Any) -> str:
+    """The first of pandera's failure cases in words; one that names its column before one that is about the whole table."""
+    missing = cases[cases["check"] == "column_in_dataframe"]
+    if len(missing):
+        return f"column {missing.iloc[0]['failure_case']!r} is missing"
+    named = cases[cases["column"].notna()]
+    if len(named):
+        return f"column {named.iloc[0]['column']!r} {named.iloc[0]['check']}"
+    return str(cases.iloc[0]["check"])

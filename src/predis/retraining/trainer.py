@@ -47,7 +47,8 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
             return {
                 "error": f"{job['train']} must return a TrainedModel whose file lies in the job's output folder"
             }
-        return asdict(trained)
+        made: dict[str, Any] = json.loads(json.dumps({**asdict(trained), "notes": dict(trained.notes)}))
+        return made
     except MemoryError:
         return {
             "error": f"{job['train']} needed more than {job['memory_bytes']} bytes (setting train_memory_bytes)"
@@ -57,7 +58,9 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _die_with_parent() -> None:
-    sys.stdin.buffer.read()
+    # Not through sys.stdin: a thread that waits in it makes the interpreter abort instead of ending.
+    while os.read(0, 1):
+        pass
     os._exit(1)
 
 

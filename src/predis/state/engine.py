@@ -14,7 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from predis.errors import InvalidSetting, SetupError, Unavailable
+from predis.errors import InvalidInput, InvalidSetting, SetupError, Unavailable
 from predis.telemetry import redact
 
 BUSY_TIMEOUT_MS = 15_000
@@ -53,6 +53,7 @@ class Database:
 
         Raises:
             Unavailable: the database does not answer, or is locked for longer than ``BUSY_TIMEOUT_MS``.
+            InvalidInput: a value does not fit its column.
         """
         with _translated(), self._writers.begin() as connection:
             yield connection
@@ -89,6 +90,10 @@ def _translated() -> Iterator[None]:
         cause = getattr(error, "orig", None) or error
         reason = str(cause).partition("\n")[0] or "no reason given"
         raise Unavailable(f"the state database does not answer: {redact(reason)}") from error
+    except sa.exc.DataError as error:
+        # PostgreSQL's: a text too long, or with a NUL in it; a number out of range.
+        reason = str(error.orig).partition("\n")[0]
+        raise InvalidInput(f"the state database cannot hold a value that was given: {reason}") from error
 
 
 def _normalised(url: str) -> str:
