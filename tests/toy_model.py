@@ -93,7 +93,7 @@ def notes_that_are_none(job: TrainJob) -> TrainedModel:
 
 
 def hungry(job: TrainJob) -> TrainedModel:
-    bytearray(1 << 40)
+    bytearray(6 << 30)
     return _made(job, "z")
 
 

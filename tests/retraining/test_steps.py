@@ -277,13 +277,9 @@ class TestTrain:
         ("function", "words"),
         [
             ("fails", "toy_model:fails failed: ValueError: no luck with 50 rows"),
-            ("returns_nothing", "must return a TrainedModel"),
-            ("makes_no_file", "must return a TrainedModel whose file lies in"),
-            ("notes_that_are_no_json", "toy_model:notes_that_are_no_json"),
             ("hungry", "needed more than 4294967296 bytes (setting train_memory_bytes)"),
             ("is_killed", "died with status -9: about to die"),
             ("leaves", "died with status 3: that is enough for me"),
-            ("is_not_there", "AttributeError"),
         ],
     )
     def test_failures_say_what_happened(
@@ -292,14 +288,6 @@ class TestTrain:
         with pytest.raises(ModelFailure) as failed:
             self.train(installation, function)
         assert words in str(failed.value)
-
-    def test_a_module_that_is_not_there(self, installation: Installation) -> None:
-        config = replace(CONFIG, train="no_such_module:train")
-        with pytest.raises(ModelFailure, match="ModuleNotFoundError"):
-            steps(installation).train(run(), config, built=built(installation, toys.table(50)))
-
-    def test_notes_that_are_none(self, installation: Installation) -> None:
-        assert self.train(installation, "notes_that_are_none")["notes"] == {}
 
     def test_takes_too_long(self, installation: Installation) -> None:
         installation.settings = replace(installation.settings, train_timeout_s=2.0)

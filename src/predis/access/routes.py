@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from predis.access.audit import Audit
 from predis.access.keys import Caller, Keys
-from predis.errors import AccessDenied
+from predis.errors import AccessDenied, PredisError, Unavailable
 
 LOOPBACK = frozenset(("127.0.0.1", "localhost", "[::1]", "::1"))
 _READING = frozenset(("GET", "HEAD", "OPTIONS"))
@@ -88,17 +88,21 @@ class Guard:
             scope["predis.refusal"] = self._refusal(scope)
         await self._app(scope, receive, send)
 
-    def _refusal(self, scope: MutableMapping[str, Any]) -> str:
+    def _refusal(self, scope: MutableMapping[str, Any]) -> PredisError | None:
         headers = {
             key: value.decode("latin-1") for key, value in scope["headers"] if key in (b"host", b"origin")
         }
         host, origin = headers.get(b"host", ""), headers.get(b"origin", "")
         if scope["method"] not in _READING and origin and origin.partition("://")[2] != host:
-            return f"a page of {origin} may not change anything here"
+            return AccessDenied(f"a page of {origin} may not change anything here")
         name = host if host.startswith("[") and host.endswith("]") else host.rpartition(":")[0] or host
-        if not self._insecure and name not in LOOPBACK and not self._keys.exist():
-            return f"host {host!r} is not a loopback name, and there are no API keys"
-        return ""
+        if self._insecure or name in LOOPBACK:
+            return None
+        try:
+            known = self._keys.exist()
+        except Unavailable as error:
+            return error
+        return None if known else AccessDenied(f"host {host!r} is not a loopback name, and there are no API keys")
 
 
 def refuse(request: Request) -> None:
@@ -106,7 +110,8 @@ def refuse(request: Request) -> None:
 
     Raises:
         AccessDenied
+        Unavailable: whether there are keys is not known yet, and the database does not answer.
     """
-    refusal = request.scope.get("predis.refusal", "")
-    if refusal:
-        raise AccessDenied(refusal)
+    refusal: PredisError | None = request.scope.get("predis.refusal")
+    if refusal is not None:
+        raise refusal

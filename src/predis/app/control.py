@@ -49,6 +49,7 @@ from predis.stats import Profile
 log = logging.getLogger(__name__)
 
 _HOUR_S = 3_600.0
+_FULL_BATCH = 2_000
 
 
 class Platform:
@@ -117,7 +118,8 @@ class Platform:
         self.database.close()
 
     def _take_in(self) -> None:
-        while self.ingest.look():
+        # A batch that is not full was all there was: what has come meanwhile is left for the next, larger batch.
+        while self.ingest.look() >= _FULL_BATCH:
             pass
 
     def _check(self) -> None:

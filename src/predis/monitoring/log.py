@@ -23,7 +23,7 @@ from predis.monitoring.store import MonitoringStore
 from predis.registry.model import Version
 from predis.registry.signature import Field
 from predis.state.engine import Database
-from predis.state.journal import Batch, JournalReader, Position, streams
+from predis.state.journal import JournalReader, Position, streams
 from predis.state.records import PredictionRecord, Status
 
 LOG_CONSUMER = "log:"
@@ -59,6 +59,7 @@ class PredictionLog:
         self._max_age_s = max_age_s
         self._lock = threading.Lock()
         self._written_at: dict[str, float] = {}
+        self._finished: dict[str, int] = {}
 
     def look(self) -> int:
         """Write what is due; records written."""
@@ -94,8 +95,16 @@ class PredictionLog:
             reader = JournalReader(self._journal / stream)
             name = LOG_CONSUMER + stream
             before = self._store.position(name)
+            old = self._is_old(stream)
+            if not (now or old or self._has_whole(stream, reader, before=before)):
+                return 0
             batch = reader.read(before, max_bytes=_CHUNK_BYTES)
-            if batch.position == before or not (now or self._due(stream, reader, batch=batch)):
+            if batch.position == before:
+                return 0
+            if not (now or old) and batch.position.segment == reader.newest():
+                self._finished[stream] = (
+                    before.segment
+                )  # nothing is left in it, and the next one is still being filled
                 return 0
             records, unreadable = decoded(batch.payloads)
             answered = [record for record in records if record.status is Status.OK]
@@ -113,13 +122,15 @@ class PredictionLog:
             reader.forget(self._slowest(stream))
             return len(batch.payloads)
 
-    def _due(self, stream: str, reader: JournalReader, *, batch: Batch) -> bool:
-        """Whether the segment is full, or its records have waited long enough."""
-        since = self._written_at.setdefault(stream, self._clock.monotonic_s())
-        old = self._clock.monotonic_s() - since >= self._max_age_s
-        return old or bool(
-            reader.read(batch.position, max_bytes=1 << 16).position.segment > batch.position.segment
-        )
+    def _is_old(self, stream: str) -> bool:
+        """Whether records may have waited long enough."""
+        now = self._clock.monotonic_s()
+        return now - self._written_at.setdefault(stream, now) >= self._max_age_s
+
+    def _has_whole(self, stream: str, reader: JournalReader, *, before: Position) -> bool:
+        """Whether a segment beyond what was read is full. Reads no record."""
+        first = max(before.segment, 1) + (self._finished.get(stream) == before.segment)
+        return reader.newest() > first
 
     def _slowest(self, stream: str) -> Position:
         """What both readers of the stream are done with."""

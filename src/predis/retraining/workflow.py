@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
-from predis.errors import MissingExtra, PredisError
+from predis.errors import MissingExtra, PredisError, Unavailable
 from predis.retraining.steps import Steps
 from predis.retraining.store import RetrainingStore, Run
 
@@ -21,6 +22,10 @@ _NAME = "retrain"
 # Unfinished runs are only taken up by code that has the same steps in the same order: raise this when that changes.
 _STEPS_VERSION = "retrain-1"
 _TURN_S = 1.0
+# How long a step waits between tries while the state database is away.
+_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, *(60.0,) * 10)
+# What DBOS does not take up again; the run behind it has to be ended by hand of ours.
+_DEAD = frozenset(("ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"))
 
 
 class Workflow:
@@ -48,7 +53,10 @@ class Workflow:
         self.launch()
         assert self._function is not None
         with SetWorkflowID(run_id):
-            DBOS.start_workflow(self._function, run_id)
+            status = DBOS.start_workflow(self._function, run_id).get_status().status
+        if status in _DEAD:
+            log.error("the workflow of retraining %s is dead (%s); the run has failed", run_id, status)
+            self._on_end(run_id, "failed")
 
     def launch(self) -> None:
         """Start DBOS; it takes up what was left unfinished.
@@ -87,19 +95,20 @@ class Workflow:
         """The workflow. Its steps must stay deterministic functions of what earlier steps returned."""
 
         def step(name: str, work: Callable[[], Any]) -> Any:
-            return dbos.run_step({"name": name}, work)
+            return dbos.run_step({"name": name}, lambda: _patiently(work))
 
         @dbos.workflow(name=_NAME)  # type: ignore[untyped-decorator]
         def retrain(run_id: str) -> None:
             try:
                 outcome = self._run(run_id, step, sleep=dbos.sleep)
-            except PredisError as error:
-                log.warning("retraining %s failed: %s", run_id, error)
-                outcome = "failed"
-                message, code = error.message, error.code
-                step(
-                    "note_failure", lambda: self._store.note(run_id, detail={"error": message, "code": code})
+            except (
+                Exception
+            ) as error:  # of whatever kind: a run without an end would keep its endpoint from the next
+                log.warning(
+                    "retraining %s failed: %s", run_id, error, exc_info=not isinstance(error, PredisError)
                 )
+                outcome, detail = "failed", _described(error)
+                step("note_failure", lambda: self._store.note(run_id, detail=detail))
             step("end", lambda: self._on_end(run_id, outcome))
 
         function: Callable[[str], None] = retrain
@@ -136,6 +145,23 @@ class Workflow:
             rollout = step("rollout", lambda: steps.rollout(run, config, challenger=challenger))
         step("note_rollout", lambda: store.note(run_id, rollout=rollout))
         return "rolling_out"
+
+
+def _patiently(work: Callable[[], Any]) -> Any:
+    """Do a step's work, again and again while the state database is away."""
+    for pause_s in _PAUSES_S:
+        try:
+            return work()
+        except Unavailable as error:
+            log.warning("%s; trying again in %g s", error, pause_s)
+            time.sleep(pause_s)
+    return work()
+
+
+def _described(error: Exception) -> dict[str, str]:
+    if isinstance(error, PredisError):
+        return {"error": error.message, "code": error.code}
+    return {"error": f"{type(error).__name__}: {error}", "code": PredisError.code}
 
 
 def _existing(store: RetrainingStore, run_id: str) -> Run:

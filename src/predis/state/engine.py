@@ -35,6 +35,7 @@ class Database:
         self.dialect, self.engine = _opened(self.url)
         snapshot = {"isolation_level": "REPEATABLE READ"} if self.dialect == "postgresql" else {}
         self._readers = self.engine.execution_options(**snapshot)
+        self._upserts: dict[tuple[str, tuple[str, ...]], Any] = {}  # building one costs more than running it
         self._writers = self.engine.execution_options(predis_write=True)
 
     @contextmanager
@@ -64,6 +65,11 @@ class Database:
 
     def upsert(self, table: sa.Table, *, keep: tuple[str, ...] = ()) -> Any:
         """An INSERT that replaces every column but the key and ``keep`` where the row is already there."""
+        if (table.name, keep) not in self._upserts:
+            self._upserts[table.name, keep] = self._make_upsert(table, keep)
+        return self._upserts[table.name, keep]
+
+    def _make_upsert(self, table: sa.Table, keep: tuple[str, ...]) -> Any:
         statement = self._insert(table)
         key = [column.name for column in table.primary_key]
         changed = {c.name: statement.excluded[c.name] for c in table.columns if c.name not in (*key, *keep)}

@@ -216,6 +216,11 @@ class JournalReader:
                 break
         return Batch([], position, dropped, damaged)
 
+    def newest(self) -> int:
+        """Number of the newest segment, 0 where there is none."""
+        found = _segments(self.folder)
+        return found[-1][0] if found else 0
+
     def forget(self, position: Position) -> None:
         """Delete segments wholly before ``position``, except the newest of all."""
         for number, path in _segments(self.folder)[:-1]:

@@ -39,7 +39,7 @@ class LightGBM:
         _check(
             self._library,
             self._library.LGBM_BoosterLoadModelFromString(
-                text, ctypes.byref(iterations), ctypes.byref(self._handle)
+                _checkable(text), ctypes.byref(iterations), ctypes.byref(self._handle)
             ),
         )
         self.columns = self._count("LGBM_BoosterGetNumFeature")
@@ -132,6 +132,15 @@ def load(
     if len(booster.signature.outputs) != 1:
         raise InvalidInput(f"a LightGBM model has one output, its signature {len(booster.signature.outputs)}")
     return booster
+
+
+def _checkable(text: bytes) -> bytes:
+    """The model without the sizes of its trees: then LightGBM reads one tree after the other and reports what is wrong with it.
+    With them it reads several at once, and ends the process over a damaged one.
+    """
+    if b"\nend of trees" not in text:
+        raise ModelFailure("the LightGBM model is cut short: its trees have no end")
+    return re.sub(rb"^tree_sizes=.*\n", b"", text, count=1, flags=re.MULTILINE)
 
 
 def _output(booster: LightGBM) -> Field:
