@@ -4,8 +4,8 @@
     answer = client.predict("flight-delay", {"carrier": "UA", "hour": 17, ...})
     client.feedback("flight-delay", [{"id": answer.id, "label": 1}])
 
-Connections are kept, one per thread and server. What may be repeated safely (reads, predictions, feedback) is tried again for a
-while when a server is restarting; what may not is only tried again if it cannot have arrived.
+Connections are kept and used again; threads may share a client. What may be repeated safely (reads, predictions, feedback) is
+tried again for a while when a server is restarting; what may not is only tried again if it cannot have arrived.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import http.client
 import json
 import math
 import os
-import threading
+import select
 import time
 import uuid
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +106,7 @@ class Client:
         }
         parameters = {"event_time": event_time, "routing_key": routing_key or None}
         request["parameters"] = {name: value for name, value in parameters.items() if value is not None}
-        unknown = set(rows[0]) - {field["name"] for field in fields} if rows else set()
+        unknown = set().union(*rows) - {field["name"] for field in fields}
         if unknown:
             raise InvalidInput(
                 f"endpoint {endpoint!r} has no input {sorted(unknown)[0]!r}; it has {', '.join(f['name'] for f in fields)}"
@@ -152,7 +153,8 @@ class Client:
             return str(self._api("PUT", "/artifacts", body=content, again=True)["digest"])
         with content.open("rb") as file:
             size = content.stat().st_size
-            return str(self._call(self._control, "PUT", path=_ARTIFACTS, body=file, size=size)["digest"])
+            answer = self._call(self._control, "PUT", path=_ARTIFACTS, body=file, size=size, again=True)
+            return str(answer["digest"])
 
     def register(self, model: str, file: Path, *, format: str, **details: Any) -> dict[str, Any]:
         """Register a version from a file.
@@ -294,6 +296,8 @@ class Client:
     def _once(
         self, server: _Server, method: str, *, path: str, body: bytes | IO[bytes] | None, size: int = 0
     ) -> Any:
+        if body is not None and not isinstance(body, bytes):
+            body.seek(0)  # An earlier try may have read some of it.
         status, content = server.exchange(method, path, body=body, headers=self._headers, size=size)
         try:
             document = json.loads(content) if content else {}
@@ -307,27 +311,28 @@ class Client:
 
 
 class _Server:
-    """Kept connections to one server, one per thread."""
+    """Kept connections to one server: as many as were ever in use at once."""
 
     def __init__(self, url: str, timeout_s: float) -> None:
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            self._address = (parts.hostname or "", parts.port)
+        except ValueError as error:
+            raise InvalidInput(f"{url!r} is not a URL: {error}") from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise InvalidInput(f"{url!r} is not an http or https URL")
         self.url = url
         self._make = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        self._address = (parts.hostname, parts.port)
         self._prefix = parts.path.rstrip("/")
         self._timeout_s = timeout_s
-        self._local = threading.local()
-        self._kept: set[http.client.HTTPConnection] = set()
+        self._idle: deque[http.client.HTTPConnection] = deque()
 
     def close(self) -> None:
-        for connection in list(self._kept):
-            connection.close()
-        self._kept.clear()
+        while self._idle:
+            self._idle.pop().close()
 
     def __del__(self) -> None:
-        if hasattr(self, "_kept"):
+        if hasattr(self, "_idle"):
             self.close()
 
     def exchange(
@@ -335,52 +340,73 @@ class _Server:
     ) -> tuple[int, bytes]:
         """
         Raises:
-            Unreachable: no answer; its second argument is "unsent" where the request cannot have arrived.
+            Unreachable: no answer; its second argument is "unsent" where the request cannot have arrived whole.
         """
-        kept: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
-        connection = kept or self._make(*self._address, timeout=self._timeout_s)
+        extra = {"content-length": str(size)} if size else {}
+        if isinstance(body, bytes):
+            extra["content-type"] = "application/json" if path != _ARTIFACTS else "application/octet-stream"
+        connection = self._connection()
         sent = False
         try:
             if connection.sock is None:
                 connection.connect()
-            extra = {"content-length": str(size)} if size else {}
-            if isinstance(body, bytes):
-                extra["content-type"] = (
-                    "application/json" if path != _ARTIFACTS else "application/octet-stream"
-                )
-            connection.request(method, self._prefix + path, body, {**headers, **extra})
-            sent = True
+            sent = _send(
+                connection, method, path=self._prefix + path, body=body, headers={**headers, **extra}
+            )
             response = connection.getresponse()
             content = response.read()
         except (OSError, http.client.HTTPException) as error:
             connection.close()
-            self._kept.discard(connection)
-            self._local.connection = None
             problem = Unreachable(
                 f"no answer from {self.url}: {error or type(error).__name__}; is `predis up` running?"
             )
-            # A kept connection that the server closed while it was idle fails at once; what was sent on it was not read.
-            stale = kept is not None and isinstance(
-                error, http.client.RemoteDisconnected | ConnectionResetError | BrokenPipeError
-            )
-            if not sent or (stale and method == "GET"):
+            if not sent:
                 problem.args = (problem.args[0], "unsent")
             raise problem from error
-        if response.will_close:
+        if response.will_close or not sent:
             connection.close()
-            self._kept.discard(connection)
-            self._local.connection = None
         else:
-            self._kept.add(connection)
-            self._local.connection = connection
+            self._idle.append(connection)
         return response.status, content
+
+    def _connection(self) -> http.client.HTTPConnection:
+        """A kept connection that the server has not ended meanwhile, or a new one."""
+        while self._idle:
+            connection = self._idle.pop()
+            if not _is_readable(connection):
+                return connection
+            connection.close()
+        return self._make(*self._address, timeout=self._timeout_s)
+
+
+def _send(
+    connection: http.client.HTTPConnection,
+    method: str,
+    *,
+    path: str,
+    body: bytes | IO[bytes] | None,
+    headers: Mapping[str, str],
+) -> bool:
+    """Whether the whole request was sent. A server may answer before it has read all, and close: it is too large, say."""
+    try:
+        connection.request(method, path, body, headers)
+    except (BrokenPipeError, ConnectionResetError):
+        return False
+    return True
+
+
+def _is_readable(connection: http.client.HTTPConnection) -> bool:
+    """Whether there is something to read. Where nothing was asked that can only be the connection's end."""
+    poll = select.poll()
+    poll.register(connection.sock, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _tensor(field: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     name = field["name"]
     data = [row.get(name) for row in rows]
-    if field["datatype"].startswith("FP"):
-        data = [None if type(v) is float and math.isnan(v) else v for v in data]
+    # Tables tell a missing value by NaN, in columns of texts and whole numbers too.
+    data = [None if isinstance(v, float) and math.isnan(v) else v for v in data]
     return {
         "name": name,
         "datatype": field["datatype"],
@@ -390,7 +416,10 @@ def _tensor(field: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict
 
 
 def _json(document: Any) -> bytes:
-    return json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
+    try:
+        return json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"what was given cannot be sent as JSON: {error}") from error
 
 
 def _error(document: Any, status: int) -> PredisError:

@@ -77,7 +77,9 @@ def test_refused(changes: dict[str, Any], words: str) -> None:
 
 @pytest.mark.parametrize("config", [{}, {"retraining": None}, {"retraining": "yes"}, {"retraining": []}])
 def test_none_says_how_to_mend_it(config: dict[str, Any]) -> None:
-    with pytest.raises(InvalidInput, match=r"endpoint 'churn' has no retraining configured.*--train module:function"):
+    with pytest.raises(
+        InvalidInput, match=r"endpoint 'churn' has no retraining configured.*--train module:function"
+    ):
         RetrainingConfig.of(config, "churn")
 
 

@@ -143,7 +143,13 @@ class TestBuild:
 
     def trained(self, installation: Installation) -> dict[str, Any]:
         digest = installation.platform.artifacts.put(toys.booster("z")).digest
-        return {"format": "lightgbm", "file": "model.txt", "digest": digest, "notes": {}, "train_seconds": 1.0}
+        return {
+            "format": "lightgbm",
+            "file": "model.txt",
+            "digest": digest,
+            "notes": {},
+            "train_seconds": 1.0,
+        }
 
     def test_reads_the_journal_up_to_now(self, installation: Installation) -> None:
         table = toys.table(100, seed=5)
@@ -156,7 +162,9 @@ class TestBuild:
 
     def test_too_few(self, installation: Installation) -> None:
         installation.observe(toys.table(70), version=1)
-        with pytest.raises(InvalidInput, match=r"70 labelled predictions hold out 18; at least 20 are needed"):
+        with pytest.raises(
+            InvalidInput, match=r"70 labelled predictions hold out 18; at least 20 are needed"
+        ):
             steps(installation).build(run(), CONFIG)
 
     def test_a_champion_without_a_training_set(self, installation: Installation) -> None:
@@ -282,9 +290,7 @@ class TestTrain:
             ("leaves", "died with status 3: that is enough for me"),
         ],
     )
-    def test_failures_say_what_happened(
-        self, installation: Installation, function: str, words: str
-    ) -> None:
+    def test_failures_say_what_happened(self, installation: Installation, function: str, words: str) -> None:
         with pytest.raises(ModelFailure) as failed:
             self.train(installation, function)
         assert words in str(failed.value)
@@ -308,7 +314,13 @@ class TestTrain:
 
 class TestCompare:
     def compare(
-        self, installation: Installation, column: str, *, sign: float = 1.0, driver: str = "z", margin: float = 0.0
+        self,
+        installation: Installation,
+        column: str,
+        *,
+        sign: float = 1.0,
+        driver: str = "z",
+        margin: float = 0.0,
     ) -> dict[str, Any]:
         digest = installation.platform.artifacts.put(toys.booster(column, sign=sign)).digest
         trained = {"format": "lightgbm", "file": "model.txt", "digest": digest, "notes": {}}
@@ -319,7 +331,8 @@ class TestCompare:
     def test_better(self, installation: Installation) -> None:
         found = self.compare(installation, "z")
         assert found["decision"] == "better"
-        assert found["challenger_auc"] > 0.8 > 0.6 > found["champion_auc"]
+        assert found["challenger_auc"] > 0.8
+        assert found["champion_auc"] < 0.6
         assert 0 < found["low"] < found["difference"] < found["high"]
         assert found["difference"] == pytest.approx(found["challenger_auc"] - found["champion_auc"])
         assert found["p_value"] < 1e-6
@@ -379,13 +392,13 @@ class TestRegister:
     def test_clients_do_not_notice(self, installation: Installation) -> None:
         """An input that might be missing may still be, though the training set happened to have them all."""
         data = built(installation, toys.table(300, driver="z"))
-        number = steps(installation).register(
-            run(), CONFIG, built=data, trained=self.trained(installation)
-        )
+        number = steps(installation).register(run(), CONFIG, built=data, trained=self.trained(installation))
         version = installation.platform.registry.version(TENANT, MODEL, reference=number)
         assert [f.nullable for f in version.signature.inputs] == [f.nullable for f in toys.INPUTS]
         mine = (Field("a", "FP64"), Field("b", "FP64", nullable=True))
-        theirs = Signature((Field("b", "FP64"), Field("a", "FP64", nullable=True)), (Field("o", "FP64"),), "o")
+        theirs = Signature(
+            (Field("b", "FP64"), Field("a", "FP64", nullable=True)), (Field("o", "FP64"),), "o"
+        )
         assert [f.nullable for f in _accepting(mine, theirs.inputs)] == [True, True]
 
 

@@ -11,7 +11,9 @@ from predis.registry import Field
 from predis.retraining import TrainedModel, TrainJob
 from tests import toys
 
-TABLE = pa.table({"size": [1.5, None, 3.0], "colour": ["red", "blue", None], "count": [1, 2, 3], "label": [0.0, 1.0, 1.0]})
+TABLE = pa.table(
+    {"size": [1.5, None, 3.0], "colour": ["red", "blue", None], "count": [1, 2, 3], "label": [0.0, 1.0, 1.0]}
+)
 
 
 def test_job() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from predis.errors import InvalidInput
+from predis.errors import InvalidInput, Unavailable
 from predis.retraining import workflow as workflow_module
 from predis.retraining.store import RetrainingStore, Run
 from predis.retraining.workflow import Workflow
@@ -50,144 +50,174 @@ class FakeSteps:
         return work
 
 
+class Dispatch:
+    """One workflow engine for many runs: each run has steps of its own."""
+
+    def __init__(self) -> None:
+        self.of: dict[str, FakeSteps] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda run, *arguments, **named: getattr(self.of[run.id], name)(run, *arguments, **named)
+
+
 class World:
     def __init__(self, database: Database, home: Path) -> None:
         self.store = RetrainingStore(database)
         self._database, self._url = database, f"sqlite:///{home / 'workflows.sqlite'}"
+        self.steps = Dispatch()
         self.ends: list[tuple[str, str]] = []
-        self._ended = threading.Event()
-        self.workflow: Workflow | None = None
+        self._ended = threading.Semaphore(0)
+        self.workflow = self.reopened()
 
-    def launch(self, steps: Any) -> Workflow:
-        self.workflow = Workflow(self._url, steps, store=self.store, on_end=self._on_end)
-        return self.workflow
+    def reopened(self) -> Workflow:
+        return Workflow(self._url, self.steps, store=self.store, on_end=self._on_end)  # type: ignore[arg-type]
+
+    def restart(self) -> None:
+        self.workflow.close()
+        self.workflow = self.reopened()
 
     def _on_end(self, run: str, outcome: str) -> None:
         self.ends.append((run, outcome))
-        self._ended.set()
+        self._ended.release()
 
-    def add(self, number: int = 1) -> str:
+    def add(self, steps: FakeSteps) -> str:
+        number = len(self.steps.of) + 1
         run = Run(
             f"run-{number}", TENANT, f"{ENDPOINT}-{number}", MODEL, "manual", "running", "build", {}, 1, None, None, number, None
         )  # fmt: skip
+        self.steps.of[run.id] = steps
         with self._database.write() as connection:
             self.store.add(connection, run)
         return run.id
 
     def wait(self) -> Run:
-        assert self._ended.wait(30)
-        self._ended.clear()
+        assert self._ended.acquire(timeout=30)
         found = self.store.run(self.ends[-1][0])
         assert found is not None
         return found
 
-    def run(self, steps: FakeSteps) -> Run:
-        run = self.add()
-        self.launch(steps).start(run)
-        return self.wait()
+    def run(self, steps: FakeSteps) -> tuple[Run, str]:
+        """A whole run, and its outcome."""
+        run = self.add(steps)
+        self.workflow.start(run)
+        found = self.wait()
+        assert found.id == run
+        return found, self.ends[-1][1]
 
 
 @pytest.fixture
 def world(database: Database, home: Path) -> Iterator[World]:
     found = World(database, home)
     yield found
-    if found.workflow is not None:
-        found.workflow.close()
+    found.workflow.close()
 
 
 ALL = ["build", "validate", "train", "compare", "register", "rollout"]
 
 
-def test_to_the_rollout(world: World) -> None:
-    steps = FakeSteps()
-    run = world.run(steps)
-    assert (steps.calls, world.ends) == (ALL, [("run-1", "rolling_out")])
+def test_outcomes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Better, not better, and waiting for its turn. (One test, for the engine takes a second to start and stop.)"""
+    monkeypatch.setattr(workflow_module, "_TURN_S", 0.01)
+    better = FakeSteps()
+    run, outcome = world.run(better)
+    assert (better.calls, outcome) == (ALL, "rolling_out")
     assert (run.step, run.challenger, run.rollout) == ("rollout", 2, 7)
     assert run.detail == {"rows": 10, "train_seconds": 1.5, "decision": "better", "difference": 0.1}
 
-
-def test_not_better_registers_nothing(world: World) -> None:
-    steps = FakeSteps(compare={"decision": "not better"})
-    run = world.run(steps)
-    assert (steps.calls, world.ends) == (ALL[:4], [("run-1", "rejected")])
+    worse = FakeSteps(compare={"decision": "not better"})
+    run, outcome = world.run(worse)
+    assert (worse.calls, outcome) == (ALL[:4], "rejected")
     assert (run.challenger, run.rollout) == (None, None)
 
-
-@pytest.mark.parametrize("at", ALL)
-def test_a_step_that_cannot_be_done(world: World, at: str) -> None:
-    error = InvalidInput("too few rows")
-    steps = FakeSteps(**{at: [error] if at == "rollout" else error})
-    run = world.run(steps)
-    assert (steps.calls, world.ends) == (ALL[: ALL.index(at) + 1], [("run-1", "failed")])
-    assert (run.step, run.detail["error"], run.detail["code"]) == (at, "too few rows", "invalid_input")
+    patient = FakeSteps(rollout=[None, None, 9])
+    run, outcome = world.run(patient)
+    assert patient.calls == [*ALL, "rollout", "rollout"]
+    assert (run.rollout, outcome) == (9, "rolling_out")
 
 
-@pytest.mark.parametrize("error", [KeyError("x"), RuntimeError("what is this"), OSError(28, "disk full")])
-def test_an_error_nobody_thought_of_ends_the_run_too(world: World, error: Exception) -> None:
-    """Or the endpoint could never be retrained again."""
-    run = world.run(FakeSteps(train=error))
-    assert world.ends == [("run-1", "failed")]
-    assert run.detail["code"] == "internal"
-    assert type(error).__name__ in run.detail["error"]
+def test_failures(world: World) -> None:
+    """Whatever goes wrong in whatever step, the run ends and says why, or its endpoint could never be retrained again."""
+    refused = InvalidInput("too few rows")
+    for at in ALL:
+        steps = FakeSteps(**{at: [refused] if at == "rollout" else refused})
+        run, outcome = world.run(steps)
+        assert (steps.calls, outcome) == (ALL[: ALL.index(at) + 1], "failed")
+        assert (run.step, run.detail["error"], run.detail["code"]) == (at, "too few rows", "invalid_input")
+    run, outcome = world.run(FakeSteps(config=refused))
+    assert (run.detail["error"], outcome) == ("too few rows", "failed")
+    for error in (KeyError("x"), RuntimeError("what is this"), OSError(28, "disk full")):
+        run, outcome = world.run(FakeSteps(train=error))
+        assert (outcome, run.detail["code"]) == ("failed", "internal")
+        assert run.detail["error"].startswith(type(error).__name__)
 
 
-def test_waits_for_its_turn(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workflow_module, "_TURN_S", 0.01)
-    steps = FakeSteps(rollout=[None, None, 9])
-    run = world.run(steps)
-    assert steps.calls == [*ALL, "rollout", "rollout"]
-    assert (run.rollout, world.ends) == (9, [("run-1", "rolling_out")])
+def test_waits_for_the_state_database(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workflow_module, "_PAUSES_S", (0.0, 0.0))
+    away = Unavailable("the state database does not answer")
+    _, outcome = world.run(FakeSteps(rollout=[away, away, 7]))
+    assert outcome == "rolling_out"
+    run, outcome = world.run(FakeSteps(rollout=[away, away, away]))
+    assert (outcome, run.detail["code"]) == ("failed", "unavailable")
 
 
 def test_started_twice_it_runs_once(world: World) -> None:
     steps = FakeSteps()
-    run = world.add()
-    workflow = world.launch(steps)
+    run = world.add(steps)
     for _ in range(3):
-        workflow.start(run)
+        world.workflow.start(run)
     world.wait()
-    workflow.start(run)
-    other = world.add(2)
-    steps._answers["rollout"].append(8)
-    workflow.start(other)
-    world.wait()
-    assert steps.calls == ALL * 2
+    world.workflow.start(run)
+    world.run(FakeSteps())
+    assert steps.calls == ALL
     assert world.ends == [("run-1", "rolling_out"), ("run-2", "rolling_out")]
 
 
 def test_goes_on_at_the_step_it_was_in(world: World) -> None:
-    """The process stops in the middle of a step; the next one does that step again, and none before it."""
+    """Control stops in the middle of a step; the next one does that step again, and none before it."""
+    reached, stopped = threading.Event(), threading.Event()
 
-    class Stopped(BaseException):
-        """What a stop looks like from inside: nothing more is written."""
-
-    first, second = FakeSteps(train=Stopped()), FakeSteps()
-    run = world.add()
-    reached = threading.Event()
-
-    def hang(*_arguments: Any, **_named: Any) -> Any:
+    def interrupted(*_arguments: Any, **_named: Any) -> Any:
         first.calls.append("train")
         reached.set()
-        threading.Event().wait(20) if not stopping.is_set() else None
-        raise Stopped
+        stopped.wait(30)
+        raise InvalidInput("the trainer was stopped too")
 
-    stopping = threading.Event()
-    first.train = lambda *_a, **_n: (first.calls.append("train"), reached.set(), stopping.wait(20), _stop())[-1]
-
-    def _stop() -> Any:
-        raise Stopped
-
-    world.launch(first).start(run)
+    first, second = FakeSteps(), FakeSteps()
+    first.train = interrupted
+    run = world.add(first)
+    world.workflow.start(run)
     assert reached.wait(30)
-    assert world.workflow is not None
-    world.workflow.close()
-    stopping.set()
-    assert first.calls == ALL[:3]
-    world.launch(second).start(run)
-    world.wait()
-    assert second.calls == ALL[2:]
-    assert world.ends == [("run-1", "rolling_out")]
+    world.restart()
+    stopped.set()
+    world.steps.of[run] = second
+    world.workflow.start(run)
+    found = world.wait()
+    assert (first.calls, second.calls) == (ALL[:3], ALL[2:])
+    assert world.ends == [(run, "rolling_out")]
+    assert "error" not in found.detail
+
+
+def test_a_workflow_that_is_dead_ends_its_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even the failure could be written down; the next start finds out."""
+    from dbos import DBOS
+
+    run = world.add(FakeSteps(train=RuntimeError()))
+
+    def dies(*_arguments: Any, **named: Any) -> None:
+        if "error" in named.get("detail", {}):
+            raise RuntimeError("no place to write")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RetrainingStore, "note", dies)
+        world.workflow.start(run)
+        with pytest.raises(RuntimeError, match="no place to write"):
+            DBOS.retrieve_workflow(run).get_result(polling_interval_sec=0.02)
+    world.restart()
+    assert world.ends == []
+    world.workflow.start(run)
+    assert world.ends == [(run, "failed")]
 
 
 def test_close_without_a_start(world: World) -> None:
-    world.launch(FakeSteps()).close()
+    world.workflow.close()
+    world.workflow.close()

@@ -96,13 +96,12 @@ class Guard:
         if scope["method"] not in _READING and origin and origin.partition("://")[2] != host:
             return AccessDenied(f"a page of {origin} may not change anything here")
         name = host if host.startswith("[") and host.endswith("]") else host.rpartition(":")[0] or host
-        if self._insecure or name in LOOPBACK:
-            return None
         try:
-            known = self._keys.exist()
+            if self._insecure or name in LOOPBACK or self._keys.exist():
+                return None
         except Unavailable as error:
             return error
-        return None if known else AccessDenied(f"host {host!r} is not a loopback name, and there are no API keys")
+        return AccessDenied(f"host {host!r} is not a loopback name, and there are no API keys")
 
 
 def refuse(request: Request) -> None:

@@ -33,6 +33,7 @@ class Retrainings:
         self._bus = bus
         self._store = RetrainingStore(parts.database)
         self._audit = Audit(parts.database, clock)
+        self._complaints: dict[int, str] = {}
         url = (
             parts.database.url
             if parts.database.dialect == "postgresql"
@@ -91,17 +92,23 @@ class Retrainings:
 
     def _consider(self, tenant: str, name: str, *, kind: str, alert: int) -> None:
         """Start a run for an alert, unless one is under way or just was."""
+        try:
+            if self._wanted(tenant, name, kind=kind):
+                self.start(tenant, name, trigger=kind, actor=f"alert {alert}")
+        except PredisError as error:
+            if self._complaints.get(alert) != error.message:  # an alert that lasts asks every second
+                log.warning("alert %d could not start a retraining: %s", alert, error)
+            self._complaints[alert] = error.message
+
+    def _wanted(self, tenant: str, name: str, *, kind: str) -> bool:
         endpoint = self._parts.endpoints.get(tenant, name)
         if "retraining" not in endpoint.config or kind not in RetrainingConfig.of(endpoint.config, name).on:
-            return
+            return False
         earlier = next((run for run in self._store.runs(tenant) if run.endpoint == name), None)
         cooldown_ns = self._settings.retrain_cooldown_s * NANOSECONDS
-        if earlier and (earlier.ended_at is None or self._clock.time_ns() - earlier.ended_at < cooldown_ns):
-            return
-        try:
-            self.start(tenant, name, trigger=kind, actor=f"alert {alert}")
-        except PredisError as error:
-            log.warning("alert %d could not start a retraining: %s", alert, error)
+        return earlier is None or (
+            earlier.ended_at is not None and self._clock.time_ns() - earlier.ended_at >= cooldown_ns
+        )
 
     def resume(self) -> None:
         """Take up what an earlier process left unfinished. A run whose workflow never began is begun."""

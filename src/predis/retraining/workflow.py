@@ -20,11 +20,11 @@ log = logging.getLogger(__name__)
 
 _NAME = "retrain"
 # Unfinished runs are only taken up by code that has the same steps in the same order: raise this when that changes.
-_STEPS_VERSION = "retrain-1"
+_STEPS_VERSION = "retrain-2"
 _TURN_S = 1.0
 # How long a step waits between tries while the state database is away.
 _PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, *(60.0,) * 10)
-# What DBOS does not take up again; the run behind it has to be ended by hand of ours.
+# What DBOS does not take up again.
 _DEAD = frozenset(("ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"))
 
 
@@ -101,12 +101,10 @@ class Workflow:
         def retrain(run_id: str) -> None:
             try:
                 outcome = self._run(run_id, step, sleep=dbos.sleep)
-            except (
-                Exception
-            ) as error:  # of whatever kind: a run without an end would keep its endpoint from the next
-                log.warning(
-                    "retraining %s failed: %s", run_id, error, exc_info=not isinstance(error, PredisError)
-                )
+            except Exception as error:
+                # Of whatever kind it is: a run without an end would keep its endpoint from the next.
+                unknown = not isinstance(error, PredisError)
+                log.warning("retraining %s failed: %s", run_id, error, exc_info=unknown)
                 outcome, detail = "failed", _described(error)
                 step("note_failure", lambda: self._store.note(run_id, detail=detail))
             step("end", lambda: self._on_end(run_id, outcome))
@@ -119,7 +117,7 @@ class Workflow:
     ) -> str:
         steps, store = self._steps, self._store
         run = _existing(store, run_id)
-        config = steps.config(run)
+        config = step("config", lambda: steps.config(run))
 
         def at(name: str, work: Callable[[], Any]) -> Any:
             step(f"enter_{name}", lambda: store.note(run_id, step=name))
