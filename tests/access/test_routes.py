@@ -135,6 +135,12 @@ class TestKeysOverHttp:
         assert client.post("/api/v1/keys", json=body).status_code == 400
         assert client.get("/api/v1/keys").json() == []
 
+    @pytest.mark.parametrize("kind", ["", "text/plain", "application/x-www-form-urlencoded"])
+    def test_a_body_is_json_whatever_its_type_says(self, client: TestClient, kind: str) -> None:
+        body = b'{"name": "alice", "role": "admin"}'
+        headers = {"content-type": kind} if kind else {}
+        assert client.post("/api/v1/keys", content=body, headers=headers).status_code == 201
+
 
 class TestAuditOverHttp:
     @pytest.mark.parametrize(("limit", "shown"), [(2, 2), (0, 1), (-5, 1), (10**6, 3)])

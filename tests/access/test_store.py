@@ -34,29 +34,31 @@ def entry(action: str, *, tenant: str = "default", at: int = 1) -> dict[str, Any
 class TestKeys:
     def test_listed_without_their_digests(self, store: AccessStore) -> None:
         for row in (key("bb", at=2), key("aa", at=3), key("cc", at=1), key("dd", tenant="acme")):
-            store.add_key(row)
+            store.add_key(row, entry=entry("key.create"))
         found = store.keys("default")
         assert [row["id"] for row in found] == ["cc", "bb", "aa"]
         assert all("digest" not in row for row in found)
         assert {row.id for row in store.all_keys()} == {"aa", "bb", "cc", "dd"}
 
     def test_a_digest_is_unique(self, store: AccessStore) -> None:
-        store.add_key(key("aa"))
+        store.add_key(key("aa"), entry=entry("key.create"))
         with pytest.raises(sa.exc.IntegrityError):
-            store.add_key(key("bb", digest="aa" * 4))
+            store.add_key(key("bb", digest="aa" * 4), entry=entry("failed"))
+        assert [row["action"] for row in store.entries("default", limit=9)] == ["key.create"]
 
     def test_revoked_once(self, store: AccessStore) -> None:
-        store.add_key(key("aa"))
-        assert not store.revoke_key("aa", tenant="acme", at=4)
-        assert store.revoke_key("aa", tenant="default", at=5)
-        assert not store.revoke_key("aa", tenant="default", at=6)
+        store.add_key(key("aa"), entry=entry("key.create"))
+        assert not store.revoke_key("aa", tenant="acme", at=4, entry=entry("theirs"))
+        assert store.revoke_key("aa", tenant="default", at=5, entry=entry("key.revoke"))
+        assert not store.revoke_key("aa", tenant="default", at=6, entry=entry("again"))
         assert [row.revoked_at for row in store.all_keys()] == [5]
+        assert [row["action"] for row in store.entries("default", limit=9)] == ["key.revoke", "key.create"]
 
     @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
     @pytest.mark.parametrize("change", [{"name": "x" * 129}, {"name": "a\0b"}, {"created_at": 2**70}])
     def test_what_does_not_fit_is_the_input_s_fault(self, store: AccessStore, change: dict[str, Any]) -> None:
         with pytest.raises(InvalidInput, match="cannot hold a value"):
-            store.add_key(key("aa", **change))
+            store.add_key(key("aa", **change), entry=entry("failed"))
         assert store.all_keys() == []
 
 

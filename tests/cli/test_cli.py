@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from predis import __version__
-from predis.cli import main, output, processes
+from predis.cli import main, output
 from predis.settings import describe
 
 runner = CliRunner()
@@ -137,4 +137,4 @@ def test_urls_of_an_open_host_are_reachable_from_here(home: Path) -> None:
     from predis.settings import load
 
     settings = load({"home": home, "host": "0.0.0.0"}, environ={})
-    assert processes.urls(settings)[0] == "http://127.0.0.1:8000"
+    assert output.urls(settings)[0] == "http://127.0.0.1:8000"

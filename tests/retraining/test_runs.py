@@ -100,6 +100,7 @@ class TestStart:
         retrainings = installation.platform.retrainings
         installation.create_endpoint("plain")
         installation.create_endpoint("idle", retraining=CONFIG)
+        installation.platform.endpoints.checks.clear()  # it comes from a release that did not check
         installation.create_endpoint("odd", retraining={"train": "x"})
         for name, error in (
             ("nowhere", EndpointNotFound), ("plain", InvalidInput), ("odd", InvalidInput), ("idle", Conflict),
@@ -115,6 +116,15 @@ class TestStart:
         with pytest.raises(MissingExtra, match=r"predis\[retraining\]"):
             installation.platform.retrainings.start(TENANT, ENDPOINT, trigger="manual", actor="test")
         assert installation.platform.retrainings.listed(TENANT) == []
+
+
+@only_sqlite
+def test_a_configuration_is_checked_before_it_is_stored(installation: Installation) -> None:
+    with pytest.raises(InvalidInput, match="module:function"):
+        installation.create_endpoint("odd", retraining={**CONFIG, "train": "x"})
+    with pytest.raises(InvalidInput, match="no 'pace'"):
+        configure(installation, pace=1)
+    assert installation.platform.endpoints.get(TENANT, ENDPOINT).config == {"retraining": CONFIG}
 
 
 @only_sqlite
@@ -185,7 +195,10 @@ class TestOnAlert:
     def test_a_configuration_that_cannot_be_used_harms_nobody_else(
         self, installation: Installation, started: Started, config: Any
     ) -> None:
-        installation.create_endpoint("odd", retraining=config)
+        installation.create_endpoint("odd")
+        endpoints = installation.platform.endpoints
+        with installation.platform.database.write() as connection:  # as another release may have stored it
+            endpoints.store.set_config(connection, endpoints.get(TENANT, "odd"), config={"retraining": config})
         installation.create_endpoint("second", retraining=CONFIG)
         for name in ("odd", "second"):
             installation.deploy(1, endpoint=name)

@@ -348,6 +348,16 @@ class TestCompare:
     def test_not_better_by_the_margin_asked_for(self, installation: Installation) -> None:
         assert self.compare(installation, "z", margin=0.45)["decision"] == "not better"
 
+    def test_a_single_positive_proves_nothing(self, installation: Installation) -> None:
+        test = toys.table(30, driver="z")
+        test = test.set_column(3, LABEL, pa.array([1.0] + [0.0] * 29))
+        digest = installation.platform.artifacts.put(toys.booster("z")).digest
+        trained = {"format": "lightgbm", "file": "model.txt", "digest": digest, "notes": {}}
+        data = built(installation, toys.table(50), test)
+        found = steps(installation).compare(run(), CONFIG, built=data, trained=trained)
+        assert (found["low"], found["decision"]) == (None, "not better")
+        json.dumps(found, allow_nan=False)
+
     def test_a_file_that_is_no_model(self, installation: Installation) -> None:
         digest = installation.platform.artifacts.put(b"not a model").digest
         trained = {"format": "lightgbm", "file": "model.txt", "digest": digest, "notes": {}}

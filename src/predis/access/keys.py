@@ -79,7 +79,7 @@ class Keys:
             "id": secrets.token_hex(6), "tenant": tenant, "name": name, "role": role, "digest": _digest(key),
             "created_at": self._clock.time_ns(), "revoked_at": None,
         }  # fmt: skip
-        self._store.add_key(row)
+        self._store.add_key(row, entry=self._entry(tenant, "key.create", target=f"{name} ({role})"))
         self.refresh()
         return key
 
@@ -89,9 +89,16 @@ class Keys:
         Raises:
             NotFound: there is no such live key.
         """
-        if not self._store.revoke_key(key_id, tenant=tenant, at=self._clock.time_ns()):
+        entry = self._entry(tenant, "key.revoke", target=key_id)
+        if not self._store.revoke_key(key_id, tenant=tenant, at=self._clock.time_ns(), entry=entry):
             raise NotFound(f"there is no live key with the id {key_id!r}; `predis key list` shows them")
         self.refresh()
+
+    def _entry(self, tenant: str, action: str, *, target: str) -> dict[str, Any]:
+        """The audit log's entry of a change; whoever may change keys is the administrator."""
+        return {
+            "tenant": tenant, "at": self._clock.time_ns(), "actor": "administrator", "action": action, "target": target, "detail": {},
+        }  # fmt: skip
 
     def listed(self, tenant: str = DEFAULT_TENANT) -> list[dict[str, Any]]:
         """The tenant's keys, oldest first, without the keys themselves."""

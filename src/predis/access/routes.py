@@ -13,6 +13,7 @@ from predis.access.keys import Caller, Keys
 from predis.errors import AccessDenied, PredisError, Unavailable
 
 LOOPBACK = frozenset(("127.0.0.1", "localhost", "[::1]", "::1"))
+_JSON = (b"content-type", b"application/json")
 _READING = frozenset(("GET", "HEAD", "OPTIONS"))
 
 
@@ -71,6 +72,8 @@ class Guard:
 
     On loopback without keys everybody who reaches the port is the administrator. A browser reaches it too: so the Host must be a
     loopback name (against DNS rebinding), and a request that changes something must not come from another origin.
+
+    Every body is taken as JSON, whatever its Content-Type says: clients send none, or (curl -d) a wrong one.
     """
 
     def __init__(self, app: Any, keys: Keys, *, insecure: bool) -> None:
@@ -86,6 +89,7 @@ class Guard:
     ) -> None:
         if scope["type"] == "http":
             scope["predis.refusal"] = self._refusal(scope)
+            scope["headers"] = [(k, v) for k, v in scope["headers"] if k != b"content-type"] + [_JSON]
         await self._app(scope, receive, send)
 
     def _refusal(self, scope: MutableMapping[str, Any]) -> PredisError | None:

@@ -16,14 +16,20 @@ class AccessStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add_key(self, row: dict[str, Any]) -> None:
+    def add_key(self, row: dict[str, Any], *, entry: dict[str, Any]) -> None:
+        """Store a key and the audit log's entry of it."""
         with self._database.write() as connection:
             connection.execute(api_keys.insert(), row)
+            self.add_entry(connection, entry)
 
-    def revoke_key(self, key_id: str, *, tenant: str, at: int) -> bool:
+    def revoke_key(self, key_id: str, *, tenant: str, at: int, entry: dict[str, Any]) -> bool:
+        """End a key and note it; ``False``, and no note, where there is no such live key."""
         live = sa.and_(api_keys.c.id == key_id, api_keys.c.tenant == tenant, api_keys.c.revoked_at.is_(None))
         with self._database.write() as connection:
-            return connection.execute(api_keys.update().where(live).values(revoked_at=at)).rowcount == 1
+            revoked = connection.execute(api_keys.update().where(live).values(revoked_at=at)).rowcount == 1
+            if revoked:
+                self.add_entry(connection, entry)
+            return revoked
 
     def all_keys(self) -> list[Any]:
         """Every key of every tenant, the revoked ones too."""

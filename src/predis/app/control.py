@@ -33,6 +33,7 @@ from predis.monitoring.store import MonitoringStore
 from predis.registry import Registry, Version
 from predis.registry import routes as registry_routes
 from predis.retraining import routes as retraining_routes
+from predis.retraining.config import check_retraining
 from predis.retraining.runs import Parts as RetrainingParts
 from predis.retraining.runs import Retrainings
 from predis.rollout import routes as rollout_routes
@@ -50,6 +51,7 @@ log = logging.getLogger(__name__)
 
 _HOUR_S = 3_600.0
 _FULL_BATCH = 2_000
+_TELL_AGAIN_S = 30.0
 
 
 class Platform:
@@ -67,6 +69,7 @@ class Platform:
             database, self.artifacts, clock=clock, bus=self.bus, inspect=runtimes.inspect
         )
         self.endpoints = Endpoints(database, self.registry, clock=clock)
+        self.endpoints.checks.append(check_retraining)
         self._versions: dict[tuple[str, str, int], Version] = {}
         self._profiles: dict[tuple[str, str, int], Profile] = {}
         self.ingest = Ingest(
@@ -211,6 +214,7 @@ class Loop:
         self._work = work
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._told, self._told_at = "", 0.0
 
     def start(self) -> None:
         self._thread.start()
@@ -219,13 +223,20 @@ class Loop:
         self._stop.set()
         self._thread.join(timeout_s)
 
+    def _tell(self, error: PredisError) -> None:
+        """Log a problem once, and again now and then while it lasts."""
+        now = time.monotonic()
+        if str(error) != self._told or now - self._told_at > _TELL_AGAIN_S:
+            log.warning("%s: %s; trying again", self._name, error)
+            self._told, self._told_at = str(error), now
+
     def _run(self) -> None:
         while not self._stop.is_set():
             started = time.monotonic()
             try:
                 self._work()
             except PredisError as error:
-                log.warning("%s: %s; trying again", self._name, error)
+                self._tell(error)
             except Exception:
                 log.exception("%s failed; trying again", self._name)
             self._stop.wait(max(0.0, self._period_s - (time.monotonic() - started)))

@@ -13,6 +13,7 @@ from predis.cli.output import as_json_option, client, remote, shares, show_json,
 from predis.errors import InvalidInput
 
 _POLL_S = 0.2
+_PATIENCE_S = 30.0  # of verbs that stay with a rollout: control may be started again meanwhile
 
 
 @click.group()
@@ -42,7 +43,7 @@ def create(
     """
     if bool(train) != bool(label):
         raise InvalidInput("--train and --label go together")
-    server = client(control, serving, key=key)
+    server = client(control, serving, key=key, patience_s=_PATIENCE_S)
     config = {"retraining": {"train": train, "label": label}} if train else {}
     server.create_endpoint(name, model, config=config)
     click.echo(f"endpoint {name} created")
@@ -139,7 +140,7 @@ def deploy(
     plan: dict[str, Any] = dict(_plan_value(value) for value in values)
     if steps:
         plan["steps"] = [_number(part, "--steps") for part in steps.split(",")]
-    server = client(**where)
+    server = client(**where, patience_s=_PATIENCE_S)
     started = server.deploy(endpoint, version, strategy=strategy, plan=plan)
     if not wait:
         show_json(started) if as_json else click.echo(
@@ -226,7 +227,7 @@ def show_rollout(number: int, as_json: bool, *, control: str, serving: str, key:
 @remote
 def promote(number: int, *, control: str, serving: str, key: str) -> None:
     """Give the candidate everything, whatever the gates still wait for."""
-    server = client(control, serving, key=key)
+    server = client(control, serving, key=key, patience_s=_PATIENCE_S)
     _follow(server, server.promote(number))
 
 
@@ -235,7 +236,7 @@ def promote(number: int, *, control: str, serving: str, key: str) -> None:
 @remote
 def abort(number: int, *, control: str, serving: str, key: str) -> None:
     """Put the baseline back."""
-    server = client(control, serving, key=key)
+    server = client(control, serving, key=key, patience_s=_PATIENCE_S)
     _follow(server, server.abort(number))
 
 

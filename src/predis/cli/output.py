@@ -11,7 +11,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from predis.client import CONTROL_URL, SERVING_URL, Client
+from predis.client import Client
+from predis.settings import Settings, load
 
 Command = Callable[..., Any]
 
@@ -28,16 +29,14 @@ def remote(command: Command) -> Command:
         click.option(
             "--serving",
             envvar="PREDIS_SERVING",
-            default=SERVING_URL,
-            show_default=True,
-            help="URL of the data plane.",
+            default="",
+            help="URL of the data plane; as the settings here say, where not given.  [env: PREDIS_SERVING]",
         ),
         click.option(
             "--control",
             envvar="PREDIS_CONTROL",
-            default=CONTROL_URL,
-            show_default=True,
-            help="URL of the control API.",
+            default="",
+            help="URL of the control API; as the settings here say, where not given.  [env: PREDIS_CONTROL]",
         ),
     ):
         command = option(command)
@@ -49,9 +48,16 @@ def as_json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(command)
 
 
-def client(control: str, serving: str, *, key: str) -> Client:
-    """A client with little patience: a person is waiting."""
-    return Client(control, serving, key=key, retry_s=2.0)
+def client(control: str, serving: str, *, key: str, patience_s: float = 2.0) -> Client:
+    """A client of the installation named, or of the one that the settings here describe. Little patience: a person is waiting."""
+    here = urls(load())
+    return Client(control or here[0], serving or here[1], key=key, retry_s=patience_s)
+
+
+def urls(settings: Settings) -> tuple[str, str]:
+    """Where control and the data plane of an installation on this machine can be reached."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104
+    return f"http://{host}:{settings.control_port}", f"http://{host}:{settings.http_port}"
 
 
 def show_json(document: Any) -> None:

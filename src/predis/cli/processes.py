@@ -19,7 +19,7 @@ from typing import Any
 
 import click
 
-from predis.cli.output import as_json_option, show_json, table
+from predis.cli.output import as_json_option, show_json, table, urls
 from predis.client import Client
 from predis.errors import PredisError, SetupError
 from predis.settings import Settings, describe, load
@@ -209,12 +209,6 @@ def wait_ready(settings: Settings, *, stopped: Callable[[], bool] = lambda: Fals
     return stopped()
 
 
-def urls(settings: Settings) -> tuple[str, str]:
-    """Where control and the data plane can be reached from this machine."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104
-    return f"http://{host}:{settings.control_port}", f"http://{host}:{settings.http_port}"
-
-
 def _greet(settings: Settings, seconds: float) -> None:
     control, serving = urls(settings)
     click.echo(f"Predis is up ({seconds:.1f} s)")
@@ -332,6 +326,7 @@ def _answer(settings: Settings, path: str) -> tuple[int, bytes]:
             return asyncio.run(_request(worker.app, path))
         finally:
             worker.stop()
+            shutil.rmtree(settings.journal_folder / worker.name, ignore_errors=True)
     from predis.app.control import Platform, control_app
 
     built = Platform(settings)

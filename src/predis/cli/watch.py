@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Any
 
@@ -73,11 +74,13 @@ def retrain(
 ) -> None:
     """Renew ENDPOINT's model on the newest matured data: train, compare, register, roll out.
 
+    With --wait it exits with 1 where the model was not renewed.
+
     \b
     predis retrain churn --wait
     predis retrain --list
     """
-    server = client(control, serving, key=key)
+    server = client(control, serving, key=key, patience_s=30.0 if wait else 2.0)
     if only_list:
         _show_runs(server.retrainings(endpoint), as_json=as_json)
         return
@@ -93,6 +96,8 @@ def retrain(
             said = line
         time.sleep(_REFRESH_S / 4)
     _show_runs([run], as_json=as_json)
+    if wait and run["state"] != "promoted":
+        sys.exit(1)
 
 
 def _show(endpoint: dict[str, Any], *, drift: bool) -> None:

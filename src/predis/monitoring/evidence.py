@@ -14,7 +14,10 @@ from predis.stats import AucPairs, latency
 
 @dataclass(frozen=True)
 class Side:
-    """One version since the mark. ``slow`` requests took longer than the limit the plan fixed before it looked.
+    """One version since the mark.
+
+    ``failed`` requests got no prediction, whoever was at fault: the router deals bad requests to both sides alike, so a side that
+    refuses more than the other is worse. ``slow`` requests took longer than the limit the plan fixed before it looked.
 
     ``wins`` of ``pairs`` (neighbours in time with different labels, each label used once) were ordered rightly by the score.
     """
@@ -56,7 +59,7 @@ class EvidenceReader:
         found = {}
         for row in self._store.all_counters(tenant, endpoint):
             found[str(row["version"])] = {
-                "requests": row["requests"], "failed": row["failed"], "matured": row["matured"],
+                "requests": row["requests"], "failed": row["failed"] + row["rejected"], "matured": row["matured"],
                 "latency": unpack_counts(row["latency"]).tolist(),
             }  # fmt: skip
         return Mark(now, found)
@@ -80,7 +83,7 @@ class EvidenceReader:
         counted = self._labels(tenant, endpoint, version=version, mark=mark, upto=row["matured"])
         return Side(
             requests=row["requests"] - before["requests"],
-            failed=row["failed"] - before["failed"],
+            failed=row["failed"] + row["rejected"] - before["failed"],
             slow=slow,
             labels=counted.labels,
             wins=counted.pairs.wins,

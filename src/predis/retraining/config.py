@@ -65,7 +65,7 @@ class RetrainingConfig:
     def _check(self, where: str) -> None:
         if not isinstance(self.train, str) or not _FUNCTION.fullmatch(self.train):
             raise InvalidInput(f"{where}'s train must be module:function, got {self.train!r:.80}")
-        if not isinstance(self.holdout_share, float) or not 0.01 <= self.holdout_share <= 0.5:
+        if type(self.holdout_share) not in (int, float) or not 0.01 <= self.holdout_share <= 0.5:
             raise InvalidInput(
                 f"{where}'s holdout_share is between 0.01 and 0.5, got {self.holdout_share!r:.80}"
             )
@@ -80,3 +80,13 @@ class RetrainingConfig:
                 f"{where}'s plan is an object with values of a rollout's plan, got {self.plan!r:.80}"
             )
         Plan.from_dict({**self.plan, "strategy": self.strategy})
+
+
+def check_retraining(config: Mapping[str, Any], endpoint: str) -> None:
+    """Let an endpoint's configuration pass if its retraining, where it has one, can be used.
+
+    Raises:
+        InvalidInput
+    """
+    if "retraining" in config:
+        RetrainingConfig.of(config, endpoint)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shutil
 import subprocess
 import sys
@@ -150,13 +151,11 @@ class Steps:
             champion.format, self._parts.registry.read_files(champion), signature=champion.signature
         )
         found = compare_auc(_scores(old, test), _scores(challenger, test), label=labels)
+        names = ("champion_auc", "challenger_auc", "difference", "low", "high", "p_value")
+        shown = {name: getattr(found, name) for name in names}
         return {
-            "champion_auc": found.champion_auc,
-            "challenger_auc": found.challenger_auc,
-            "difference": found.difference,
-            "low": found.low,
-            "high": found.high,
-            "p_value": found.p_value,
+            # With one row of a class there are no bounds, and nothing is better for certain.
+            **{name: value if math.isfinite(value) else None for name, value in shown.items()},
             "decision": "better" if found.low > config.margin else "not better",
         }
 
@@ -292,9 +291,17 @@ def _scores(runtime: runtimes.Runtime, table: pa.Table) -> Matrix:
 
 
 def _accepting(inputs: tuple[Field, ...], champion: tuple[Field, ...]) -> tuple[Field, ...]:
-    """The challenger's inputs, open for nulls where the champion's are: clients must not notice that the model was renewed."""
-    nullable = {field.name for field in champion if field.nullable}
-    return tuple(replace(field, nullable=field.nullable or field.name in nullable) for field in inputs)
+    """The challenger's inputs as clients know them from the champion: its datatypes, and open for nulls where its are.
+
+    Clients, and a rollback to the champion, must not notice that the model was renewed.
+    """
+    known = {field.name: field for field in champion}
+    accepted = []
+    for field in inputs:
+        before = known.get(field.name, field)
+        datatype = field.datatype if "BYTES" in (field.datatype, before.datatype) else before.datatype
+        accepted.append(replace(field, datatype=datatype, nullable=field.nullable or before.nullable))
+    return tuple(accepted)
 
 
 def _validate(table: pa.Table, champion: Version, *, label: str, part: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from predis.access.audit import Audit
@@ -15,7 +16,11 @@ from predis.state import Database
 
 
 class Endpoints:
-    """The endpoints of all tenants."""
+    """The endpoints of all tenants.
+
+    ``checks`` are called with a configuration and the endpoint's name before it is stored, and raise ``InvalidInput`` where it cannot
+    be used; ``app`` adds those of the parts above.
+    """
 
     def __init__(self, database: Database, registry: Registry, *, clock: Clock) -> None:
         self._database = database
@@ -23,6 +28,7 @@ class Endpoints:
         self._clock = clock
         self._audit = Audit(database, clock)
         self.store = ServingStore(database)
+        self.checks: list[Callable[[Mapping[str, Any], str], None]] = []
 
     def create(self, tenant: str, name: str, *, model: str, config: dict[str, Any], actor: str) -> Endpoint:
         """A new endpoint for a model, with an empty Route.
@@ -33,6 +39,7 @@ class Endpoints:
             AlreadyExists: the name is taken.
         """
         check_name(name, "endpoint")
+        self._check(config, name)
         self._registry.versions(tenant, model)
         endpoint = Endpoint(tenant, name, model, 0, config, self._clock.time_ns())
         with self._database.write() as connection:
@@ -53,11 +60,16 @@ class Endpoints:
         endpoint = self.get(tenant, name)
         with self._database.write() as connection:
             config = {**self.store.config_now(connection, endpoint), **changes}
+            self._check(config, name)
             self.store.set_config(connection, endpoint, config=config)
             self._audit.add(
                 connection, tenant, actor=actor, action="endpoint.configure", target=name, detail=changes
             )
         return self.get(tenant, name)
+
+    def _check(self, config: dict[str, Any], name: str) -> None:
+        for check in self.checks:
+            check(config, name)
 
     def get(self, tenant: str, name: str) -> Endpoint:
         """

@@ -74,6 +74,8 @@ class RestApp:
                 return
             status, body = self._look(scope["method"], path, authorization=_header(scope, b"authorization"))
         except errors.PredisError as error:
+            if isinstance(error, errors.ModelFailure):
+                log.warning("%s: %s", path, error)
             await _reply_error(send, error)
             return
         except Exception:

@@ -7,6 +7,7 @@ durable against power loss, not only against a crash of the process: feedback is
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -96,10 +97,28 @@ def _translated() -> Iterator[None]:
         cause = getattr(error, "orig", None) or error
         reason = str(cause).partition("\n")[0] or "no reason given"
         raise Unavailable(f"the state database does not answer: {redact(reason)}") from error
-    except sa.exc.DataError as error:
-        # PostgreSQL's: a text too long, or with a NUL in it; a number out of range.
-        reason = str(error.orig).partition("\n")[0]
+    except (sa.exc.DataError, OverflowError) as error:
+        # PostgreSQL's: a text too long, or with a NUL in it; a number out of range, which is SQLite's OverflowError.
+        reason = str(getattr(error, "orig", error)).partition("\n")[0]
         raise InvalidInput(f"the state database cannot hold a value that was given: {reason}") from error
+    except sa.exc.StatementError as error:
+        if isinstance(error.orig, InvalidInput):  # of _json
+            raise error.orig from None
+        raise
+
+
+def _json(document: Any) -> str:
+    """A document as JSON that every parser reads. Python's own would store NaN and lone surrogates, and nobody could list the row.
+
+    Raises:
+        InvalidInput: it holds such a value.
+    """
+    try:
+        text = json.dumps(document, allow_nan=False, ensure_ascii=False)
+        text.encode("utf-8")
+    except ValueError as error:
+        raise InvalidInput(f"a document must be plain JSON: {error}") from None
+    return text
 
 
 def _normalised(url: str) -> str:
@@ -123,14 +142,18 @@ def _opened(url: str) -> tuple[str, sa.Engine]:
 
 def _postgres_engine(url: str) -> sa.Engine:
     try:
-        return sa.create_engine(url, pool_pre_ping=True, pool_size=8, connect_args={"connect_timeout": 5})
+        return sa.create_engine(
+            url, pool_pre_ping=True, pool_size=8, connect_args={"connect_timeout": 5}, json_serializer=_json
+        )
     except ModuleNotFoundError as error:
         raise SetupError("PostgreSQL needs: pip install 'predis[postgres]'") from error
 
 
 def _sqlite_engine(url: str) -> sa.Engine:
     engine = sa.create_engine(
-        url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False}
+        url,
+        connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False},
+        json_serializer=_json,
     )
 
     @sa.event.listens_for(engine, "connect")

@@ -192,7 +192,12 @@ class JournalReader:
 
         Records that were dropped before they could be read, and bytes that fail their checksum, are counted, never raised.
         """
-        segments = [(n, path) for n, path in _segments(self.folder) if n >= position.segment]
+        found = _segments(self.folder)
+        if found and found[-1][0] < position.segment:
+            # A writer numbers upward and the newest segment is never deleted: this is another journal than the one that was read.
+            log.warning("the journal stream %s began anew; reading it from its start", self.folder.name)
+            position = Position()
+        segments = [(n, path) for n, path in found if n >= position.segment]
         dropped = damaged = 0
         for index, (number, path) in enumerate(segments):
             newest = index == len(segments) - 1
