@@ -390,7 +390,9 @@ class TestErrors:
 class TestBodies:
     """Clients send what they send."""
 
-    @pytest.mark.parametrize("content_type", [None, "text/plain", "application/x-www-form-urlencoded", "nonsense"])
+    @pytest.mark.parametrize(
+        "content_type", [None, "text/plain", "application/x-www-form-urlencoded", "nonsense"]
+    )
     def test_the_content_type_does_not_matter(
         self, installation: Installation, http: Http, content_type: str | None
     ) -> None:

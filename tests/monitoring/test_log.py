@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -331,3 +332,18 @@ class TestForgetting:
         world.ingest()
         world.log.flush()
         assert len(world.segments()) == 1
+
+
+@only_sqlite
+def test_old_files_are_forgotten_with_their_entries(world: World) -> None:
+    world.append(10)
+    world.log.flush()
+    world.append(5, prefix="new")
+    world.log.flush()
+    files = sorted(world.log._folder.rglob("*.parquet"), key=lambda path: path.stat().st_mtime_ns)
+    assert len(files) == 2
+    os.utime(files[0], ns=(1_000, 1_000))
+    assert world.log.forget(before=2_000) == 1
+    assert not files[0].exists()
+    assert world.table().num_rows in (5, 10)
+    assert world.log.forget(before=2_000) == 0

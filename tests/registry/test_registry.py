@@ -394,6 +394,7 @@ class TestResolve:
             assert registry.resolve(TENANT, MODEL, reference=reference) == number
             assert registry.version(TENANT, MODEL, reference=reference).number == number
 
+    @only_sqlite
     @pytest.mark.parametrize(
         ("reference", "error"),
         [
@@ -416,6 +417,12 @@ class TestResolve:
         register(alias="champion")
         with pytest.raises(error):
             registry.version(TENANT, MODEL, reference=reference)
+
+    def test_a_number_that_no_column_holds(self, register: Register, registry: Registry) -> None:
+        register()
+        for reference in ("9" * 30, 10**12, 2**31):
+            with pytest.raises(VersionNotFound):
+                registry.version(TENANT, MODEL, reference=reference)
 
     def test_no_such_model(self, register: Register, registry: Registry) -> None:
         register()
@@ -453,6 +460,7 @@ class TestAlias:
         ]
         assert written == [{"from": None, "to": 1}, {"from": 2, "to": 1}, {"from": None, "to": 2}]
 
+    @only_sqlite
     @pytest.mark.parametrize("alias", ["latest", "3", "007", "", "Champion", "a b", "²", "a" * 65, "a" * 129])
     def test_what_cannot_be_one(self, register: Register, registry: Registry, alias: str) -> None:
         register()

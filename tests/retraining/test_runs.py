@@ -198,7 +198,9 @@ class TestOnAlert:
         installation.create_endpoint("odd")
         endpoints = installation.platform.endpoints
         with installation.platform.database.write() as connection:  # as another release may have stored it
-            endpoints.store.set_config(connection, endpoints.get(TENANT, "odd"), config={"retraining": config})
+            endpoints.store.set_config(
+                connection, endpoints.get(TENANT, "odd"), config={"retraining": config}
+            )
         installation.create_endpoint("second", retraining=CONFIG)
         for name in ("odd", "second"):
             installation.deploy(1, endpoint=name)

@@ -134,6 +134,7 @@ class Platform:
         before = self.clock.time_ns() - self.settings.prediction_days * 86_400 * NANOSECONDS
         with self.database.write() as connection:
             MonitoringStore(self.database).forget_predictions(connection, before=before)
+        self.log.forget(before=before)
 
     def version_of(self, tenant: str, endpoint: str, *, number: int) -> Version | None:
         """A version by its endpoint; versions never change, so each is read once."""

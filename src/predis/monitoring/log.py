@@ -90,6 +90,16 @@ class PredictionLog:
             parts.append(part.select(names).cast(pa.schema([schema.field(name) for name in names])))
         return pa.concat_tables(parts)
 
+    def forget(self, *, before: int) -> int:
+        """Delete files written before a moment (nanoseconds); how many went. The list is changed first: a file it names is there."""
+        old = [f for f in self._store.all_log_files() if _written_ns(self._folder / f["path"]) < before]
+        with self._database.write() as connection:
+            for file in old:
+                self._store.remove_log_file(connection, file)
+        for file in old:
+            (self._folder / file["path"]).unlink(missing_ok=True)
+        return len(old)
+
     def _advance(self, stream: str, *, now: bool) -> int:
         with self._lock:
             reader = JournalReader(self._journal / stream)
@@ -160,6 +170,14 @@ class PredictionLog:
         return {
             "rows": part.num_rows, "size_bytes": target.stat().st_size, "first_event": int(events.min()), "last_event": int(events.max()),
         }  # fmt: skip
+
+
+def _written_ns(path: Path) -> int:
+    """When a file was written; 0 where it is gone."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 _META_FIELDS = (

@@ -269,6 +269,15 @@ class MonitoringStore:
             )
             return [dict(row._mapping) for row in rows]
 
+    def all_log_files(self) -> list[Row]:
+        """Those of every tenant and endpoint."""
+        with self._database.read() as connection:
+            return [dict(row._mapping) for row in connection.execute(sa.select(log_files))]
+
+    def remove_log_file(self, connection: sa.Connection, file: Row) -> None:
+        key = {name: file[name] for name in ("tenant", "endpoint", "path")}
+        connection.execute(log_files.delete().filter_by(**key))
+
     # -- alerts --------------------------------------------------------------------------------------------------------
 
     def open_alert(self, connection: sa.Connection, key: Key) -> Row | None:
