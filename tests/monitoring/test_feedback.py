@@ -431,5 +431,5 @@ class TestWindows:
         while smaller.mature():
             pass
         windows = world.store.performance(KEY)
-        assert [(w["number"], w["stop"]) for w in reversed(windows)][0] == (1, WINDOW)
+        assert (windows[-1]["number"], windows[-1]["stop"]) == (1, WINDOW)
         assert [w["stop"] for w in reversed(windows)][1:] == [WINDOW + WINDOW // 2, 2 * WINDOW]
