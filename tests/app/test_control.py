@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,6 +77,19 @@ def installation(database: Database, home: Path, clock: ManualClock) -> Iterator
 @pytest.fixture
 def http(installation: Installation) -> Http:
     return Http(control_app(installation.platform, run_loops=False))
+
+
+@pytest.fixture(scope="module")
+def refusing(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Http]:
+    """An installation with an endpoint, for many requests of which none may change anything."""
+    folder = tmp_path_factory.mktemp("refusing")
+    database = Database(f"sqlite:///{shutil.copyfile(migrated_sqlite, folder / 'state.sqlite')}")
+    with toys.installed(database, folder / "home", ManualClock()) as found:
+        deployed(found)
+        before = found.platform.audit.entries(TENANT)
+        yield Http(control_app(found.platform, run_loops=False))
+        assert found.platform.audit.entries(TENANT) == before
+    database.close()
 
 
 only_sqlite = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
@@ -221,13 +235,9 @@ class TestErrors:
             ("GET", "/", "not_found"),
         ],
     )
-    @only_sqlite
-    def test_not_found(
-        self, installation: Installation, http: Http, *, method: str, path: str, code: str
-    ) -> None:
-        deployed(installation)
+    def test_not_found(self, refusing: Http, *, method: str, path: str, code: str) -> None:
         body = {"json": {}} if method == "PATCH" else {}
-        assert http.refused(method, path, **body) == (404, code)
+        assert refusing.refused(method, path, **body) == (404, code)
 
     @pytest.mark.parametrize("number", [2**31, 2**63, 2**64, 10**30, -(2**63) - 1])
     def test_numbers_that_no_column_holds(self, installation: Installation, http: Http, number: int) -> None:
@@ -284,21 +294,18 @@ class TestErrors:
             ("GET", "/alerts?limit=many", None),
         ],
     )
-    @only_sqlite
-    def test_bad_input(
-        self, installation: Installation, http: Http, *, method: str, path: str, body: Any
-    ) -> None:
-        deployed(installation)
+    def test_bad_input(self, refusing: Http, *, method: str, path: str, body: Any) -> None:
         given = {} if body is None else {"json": body}
-        assert http.refused(method, path, **given) == (400, "invalid_input")
+        assert refusing.refused(method, path, **given) == (400, "invalid_input")
 
     @pytest.mark.parametrize(
         "content", [b"", b"{", b"\xff\xfe", b"null", b"3", b"[" * 100_000, b'{"name": "\\ud800"}']
     )
-    @only_sqlite
-    def test_bodies_that_are_no_document(self, http: Http, content: bytes) -> None:
-        assert http.refused("POST", "/endpoints", content=content) == (400, "invalid_input")
-        assert http.refused("PATCH", f"/endpoints/{ENDPOINT}", content=content)[0] in {400, 404}
+    def test_bodies_that_are_no_document(self, refusing: Http, content: bytes) -> None:
+        assert refusing.refused("POST", "/endpoints", content=content) == (400, "invalid_input")
+        if b"ud800" not in content:
+            found = refusing.refused("PATCH", f"/endpoints/{ENDPOINT}", content=content)
+            assert found == (400, "invalid_input")
 
     @pytest.mark.parametrize(
         "text",
@@ -349,10 +356,9 @@ class TestErrors:
         assert http.refused("POST", f"/models/{MODEL}/versions", json=body) == (400, "invalid_input")
         assert http.get("/models") == []
 
-    @only_sqlite
-    def test_methods(self, http: Http) -> None:
-        assert http.refused("DELETE", "/models") == (405, "method_not_allowed")
-        assert http.refused("GET", "/artifacts") == (405, "method_not_allowed")
+    def test_methods(self, refusing: Http) -> None:
+        assert refusing.refused("DELETE", "/models") == (405, "method_not_allowed")
+        assert refusing.refused("GET", "/artifacts") == (405, "method_not_allowed")
 
     @only_sqlite
     def test_unavailable(self, http: Http, monkeypatch: pytest.MonkeyPatch) -> None:

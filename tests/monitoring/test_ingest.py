@@ -29,6 +29,9 @@ WINDOW = 100
 COLUMNS = ("x", "z", "kind")
 
 
+only_sqlite = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+
+
 class Crash(Exception):
     """The process dies here."""
 
@@ -117,6 +120,7 @@ class TestCounting:
             "records": sent, "dropped": 0, "damaged": 0,
         }  # fmt: skip
 
+    @only_sqlite
     def test_every_stream(self, database: Database, home: Path, journal: JournalWriter) -> None:
         other = JournalWriter(home / "journal" / "serving-1", segment_bytes=1 << 16)
         try:
@@ -128,6 +132,7 @@ class TestCounting:
         assert_everything_counted(database, 30)
         assert streams(home / "journal") == ["serving-0", "serving-1"]
 
+    @only_sqlite
     def test_every_segment(self, database: Database, home: Path, journal: JournalWriter) -> None:
         for place in range(1_500):  # of some 150 bytes: several segments of 64 KiB
             journal.append(record(f"p{place}"))
@@ -135,6 +140,7 @@ class TestCounting:
         assert drain(ingest(database, home)) == 1_500
         assert_everything_counted(database, 1_500)
 
+    @only_sqlite
     def test_a_restart_between_any_two_looks(
         self, database: Database, home: Path, journal: JournalWriter
     ) -> None:
@@ -156,12 +162,14 @@ class TestCounting:
             rows = connection.execute(sa.select(predictions.c.row, predictions.c.score)).all()
         assert sorted(map(tuple, rows)) == [(0, 0.1), (1, 0.2), (2, 0.3)]
 
+    @only_sqlite
     def test_versions_are_counted_apart(self, database: Database, home: Path, journal: JournalWriter) -> None:
         for place in range(30):
             journal.append(record(f"p{place}", version=1 + (place % 3 == 0)))
         drain(ingest(database, home))
         assert (counters(database, 1)["rows"], counters(database, 2)["rows"]) == (20, 10)
 
+    @only_sqlite
     def test_tenants_and_endpoints_are_counted_apart(
         self, database: Database, home: Path, journal: JournalWriter
     ) -> None:
@@ -201,6 +209,7 @@ class TestCounting:
         assert (slot["requests"], slot["failed"], slot["rejected"]) == (10, 2, 2)
         assert unpack_counts(slot["latency"]).sum() == 6
 
+    @only_sqlite
     def test_only_failures(self, database: Database, home: Path, journal: JournalWriter) -> None:
         journal.append(record("p", status=Status.FAILED))
         drain(ingest(database, home))
@@ -208,6 +217,7 @@ class TestCounting:
         assert (row["requests"], row["failed"], row["rows"]) == (1, 1, 0)
         assert all_windows(database) == []
 
+    @only_sqlite
     def test_first_and_last_moment(self, database: Database, home: Path, journal: JournalWriter) -> None:
         found = ingest(database, home)
         for place, at in enumerate((50, 90, 70)):
@@ -245,6 +255,7 @@ class TestLosses:
         totals = MonitoringStore(database).journal_totals(CONSUMER)
         assert totals == {"records": 6, "dropped": 0, "damaged": 5}
 
+    @only_sqlite
     def test_damaged_bytes_are_counted(self, database: Database, home: Path, journal: JournalWriter) -> None:
         for place in range(10):
             journal.append(record(f"p{place}"))
@@ -262,6 +273,7 @@ class TestLosses:
         assert totals["damaged"] == 1
         assert totals["dropped"] == 5  # the damaged one and those behind it in its segment
 
+    @only_sqlite
     def test_dropped_records_are_counted(
         self, database: Database, home: Path, journal: JournalWriter
     ) -> None:
@@ -311,6 +323,7 @@ class TestWindows:
         assert (first.first_event, first.last_event) == (1_000, 5_000)
         assert (second.first_event, second.last_event) == (5_000, 5_000)
 
+    @only_sqlite
     def test_exactly_full(self, database: Database, home: Path, journal: JournalWriter) -> None:
         journal.append(record("full", scores=np.full(WINDOW, 0.25)))
         drain(ingest(database, home))
@@ -336,12 +349,14 @@ class TestWindows:
         np.testing.assert_array_equal(unpack_counts(window.scores), PROFILE.count_scores(scores))
         assert window.score_sum == pytest.approx(scores.sum())
 
+    @only_sqlite
     def test_none_without_a_profile(self, database: Database, home: Path, journal: JournalWriter) -> None:
         journal.append(record("p", version=2))
         drain(ingest(database, home))
         assert all_windows(database) == []
         assert counters(database, 2)["rows"] == 1
 
+    @only_sqlite
     def test_each_version_has_its_own(self, database: Database, home: Path, journal: JournalWriter) -> None:
         both = Ingest(
             database, home / "journal", profile=lambda _t, _e, *, number: PROFILE, window_rows=WINDOW
@@ -356,6 +371,7 @@ class TestWindows:
 
 
 class TestSlots:
+    @only_sqlite
     def test_by_the_moment_the_request_came(
         self, database: Database, home: Path, journal: JournalWriter
     ) -> None:

@@ -178,10 +178,12 @@ def test_goes_on_at_the_step_it_was_in(world: World) -> None:
 
     def interrupted(*_arguments: Any, **_named: Any) -> Any:
         first.calls.append("train")
+        threads.append(threading.current_thread())
         reached.set()
         stopped.wait(30)
         raise InvalidInput("the trainer was stopped too")
 
+    threads: list[threading.Thread] = []
     first, second = FakeSteps(), FakeSteps()
     first.train = interrupted
     run = world.add(first)
@@ -189,6 +191,7 @@ def test_goes_on_at_the_step_it_was_in(world: World) -> None:
     assert reached.wait(30)
     world.restart()
     stopped.set()
+    threads[0].join(30)  # in life its process is gone before the next one is there
     world.steps.of[run] = second
     world.workflow.start(run)
     found = world.wait()

@@ -78,6 +78,7 @@ def traffic(installation: Installation, count: int = 400, *, candidate: int = 2,
 
 
 class TestStart:
+    @only_sqlite
     def test_the_first_deployment(self, installation: Installation) -> None:
         installation.create_endpoint("fresh")
         rollout = installation.start(2, endpoint="fresh")
@@ -86,6 +87,7 @@ class TestStart:
         tick(installation)
         assert state(installation, rollout).state == State.PROMOTED
 
+    @only_sqlite
     def test_the_candidate_is_loaded_before_it_is_asked(self, installation: Installation) -> None:
         before = installation.platform.endpoints.get(TENANT, ENDPOINT).route
         rollout = installation.start(2)
@@ -94,10 +96,12 @@ class TestStart:
         assert list(installation.route()) == [1, 2]
         assert rollout.route == before + 1
 
+    @only_sqlite
     def test_by_alias(self, installation: Installation) -> None:
         installation.platform.registry.alias(TENANT, MODEL, alias="next", to=3, actor="test")
         assert installation.start("next").candidate == 3
 
+    @only_sqlite
     def test_refused(self, installation: Installation) -> None:
         before = installation.platform.endpoints.get(TENANT, ENDPOINT).route
         for version, plan, error in (
@@ -210,6 +214,7 @@ class TestCanary:
             ("running", "promoted", 1.0), ("running", "running", 0.6), ("warming", "running", 0.2),
         ]  # fmt: skip
 
+    @only_sqlite
     def test_what_was_before_does_not_count(self, installation: Installation) -> None:
         """The candidate was terrible yesterday; the gates look at today."""
         for place in range(100):
@@ -224,6 +229,7 @@ class TestCanary:
             tick(installation)
         assert state(installation, rollout).state != State.ABORTED
 
+    @only_sqlite
     def test_an_inverted_model_is_turned_back(self, installation: Installation) -> None:
         rollout = installation.start(3, bake_s=0.0, min_requests=20)
         tick(installation)
@@ -288,6 +294,7 @@ class TestCanary:
 
 
 class TestTurningBack:
+    @only_sqlite
     def test_a_problem_of_a_worker(self, installation: Installation) -> None:
         rollout = installation.start(2)
         installation.beat(problem="the file is not a LightGBM model")
@@ -297,6 +304,7 @@ class TestTurningBack:
         assert "not a LightGBM model" in found.reason
         assert champion(installation) == 1
 
+    @only_sqlite
     def test_a_problem_with_the_very_first_version(self, installation: Installation) -> None:
         installation.create_endpoint("fresh")
         rollout = installation.start(2, endpoint="fresh")
@@ -328,6 +336,7 @@ class TestTurningBack:
         entry = next(e for e in installation.platform.audit.entries(TENANT) if e["action"] == "rollout.abort")
         assert entry["actor"] == "ada"
 
+    @only_sqlite
     def test_promote(self, installation: Installation) -> None:
         rollout = installation.start(2)
         tick(installation)
@@ -423,6 +432,7 @@ class TestCrashes:
         tick(installation)
         assert (state(installation, rollout).state, installation.route()) == (State.ABORTED, {1: 1.0})
 
+    @only_sqlite
     def test_between_decision_and_deed(
         self, installation: Installation, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -176,7 +176,7 @@ class Walk(RuleBasedStateMachine):
             assert len(self.moves) <= len(self.plan.steps) + 1
 
 
-Walk.TestCase.settings = settings(max_examples=150, stateful_step_count=25, deadline=None)
+Walk.TestCase.settings = settings(max_examples=100, stateful_step_count=25, deadline=None)
 TestWalk = Walk.TestCase
 
 
@@ -388,7 +388,7 @@ class TestPeeking:
     def test_equal_versions_are_turned_back_no_more_often_than_alpha(self) -> None:
         """At margins of zero, where the two versions are exactly as far apart as allowed: the worst case."""
         rng = np.random.default_rng(20)
-        runs = [simulate(rng, plan=self.STRICT, looks=120).state for _ in range(250)]
+        runs = [simulate(rng, plan=self.STRICT, looks=100).state for _ in range(200)]
         assert runs.count(State.ABORTED) <= 0.05 * len(runs)
         assert runs.count(State.PROMOTED) == 0
 
@@ -396,16 +396,16 @@ class TestPeeking:
         """What the same looks do to a p-value: the simulation can tell a bad rule from a good one."""
         rng = np.random.default_rng(20)
         wrong = 0
-        for _run in range(250):
+        for _run in range(200):
             base, other = (Stream(rng, failed=0.02, slow=0.05, auc=0.75) for _ in range(2))
-            for _look in range(120):
+            for _look in range(100):
                 a, b = base.more(20), other.more(20)
                 pooled = (a.failed + b.failed) / (a.requests + b.requests)
                 error = math.sqrt(pooled * (1 - pooled) * (1 / a.requests + 1 / b.requests)) or 1.0
                 if (b.failed / b.requests - a.failed / a.requests) / error > 1.645:
                     wrong += 1
                     break
-        assert wrong > 0.15 * 250
+        assert wrong > 0.15 * 200
 
     def test_equal_versions_are_promoted_in_the_end(self) -> None:
         rng = np.random.default_rng(21)
@@ -427,7 +427,7 @@ class TestPeeking:
         """Worse by a little more than the margin: the chance that the gate ever lets it through is at most alpha."""
         plan = Plan(steps=(0.5,), error_margin=0.02, min_requests=50, min_labels=0, auc_gate=False, bake_s=0)
         rng = np.random.default_rng(23)
-        runs = [simulate(rng, plan=plan, looks=120, failed=0.045).state for _ in range(200)]
+        runs = [simulate(rng, plan=plan, looks=80, failed=0.045).state for _ in range(150)]
         assert runs.count(State.PROMOTED) <= 0.05 * len(runs)
 
 
