@@ -116,7 +116,9 @@ def leaves(job: TrainJob) -> TrainedModel:
 
 def tells_of_its_folder(job: TrainJob) -> TrainedModel:
     there = sorted(path.name for path in job.output.iterdir())
-    return _made(job, "z", notes={"there": there, "nice": os.nice(0), "parent": os.getppid()})
+    return _made(
+        job, "z", notes={"there": there, "nice": os.nice(0), "parent": os.getppid(), "session": os.getsid(0)}
+    )
 
 
 def waits_for_a_sign(job: TrainJob) -> TrainedModel:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -300,6 +302,28 @@ class TestTrain:
         with pytest.raises(ModelFailure, match=r"longer than 2 s \(setting train_timeout_s\)"):
             self.train(installation, "never_ends")
 
+    def test_can_be_stopped(
+        self, installation: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """So that a control that is told to end need not wait for a train function."""
+        monkeypatch.setenv("TOY_SIGNS", str(tmp_path))
+        work, outcomes = steps(installation), []
+
+        def train() -> None:
+            config = replace(CONFIG, train="toy_model:waits_for_a_sign")
+            with pytest.raises(ModelFailure, match="died with status -9"):
+                work.train(run(), config, built=built(installation, toys.table(50)))
+            outcomes.append("stopped")
+
+        thread = threading.Thread(target=train)
+        thread.start()
+        while not list(tmp_path.glob("begun-*")):
+            assert thread.is_alive()
+            time.sleep(0.01)
+        work.stop()
+        thread.join(30)
+        assert outcomes == ["stopped"]
+
     def test_begins_with_an_empty_folder_and_gives_way_to_serving(self, installation: Installation) -> None:
         """What a killed try has left is not mistaken for the work of this one."""
         left = installation.settings.home / "retraining" / "retrain-1" / "output"
@@ -309,6 +333,7 @@ class TestTrain:
         assert notes["there"] == []
         assert notes["nice"] > os.nice(0)
         assert notes["parent"] == os.getpid()
+        assert notes["session"] != os.getsid(0)  # what Ctrl-C reaches is control alone
         assert not (left.parent / "train.parquet").exists()
 
 

@@ -55,6 +55,10 @@ class Dispatch:
 
     def __init__(self) -> None:
         self.of: dict[str, FakeSteps] = {}
+        self.stopped = threading.Event()
+
+    def stop(self) -> None:
+        self.stopped.set()
 
     def __getattr__(self, name: str) -> Any:
         return lambda run, *arguments, **named: getattr(self.of[run.id], name)(run, *arguments, **named)
@@ -160,6 +164,29 @@ def test_waits_for_the_state_database(world: World, monkeypatch: pytest.MonkeyPa
     assert (outcome, run.detail["code"]) == ("failed", "unavailable")
 
 
+def test_a_stop_does_not_wait_for_the_state_database(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(workflow_module, "_PAUSES_S", (3_600.0,))
+    tried, threads = threading.Event(), []
+
+    def away(*_arguments: Any, **_named: Any) -> Any:
+        threads.append(threading.current_thread())
+        tried.set()
+        raise Unavailable("the state database does not answer")
+
+    steps = FakeSteps()
+    steps.build = away
+    run = world.add(steps)
+    world.workflow.start(run)
+    assert tried.wait(30)
+    world.workflow.close()
+    threads[0].join(30)
+    assert not threads[0].is_alive()
+    assert f"{run} failed" not in caplog.text
+    assert world.ends == []
+
+
 def test_started_twice_it_runs_once(world: World) -> None:
     steps = FakeSteps()
     run = world.add(steps)
@@ -173,14 +200,14 @@ def test_started_twice_it_runs_once(world: World) -> None:
 
 
 def test_goes_on_at_the_step_it_was_in(world: World) -> None:
-    """Control stops in the middle of a step; the next one does that step again, and none before it."""
-    reached, stopped = threading.Event(), threading.Event()
+    """Control stops in the middle of a step, which is broken off; the next one does it again, and none before it."""
+    reached = threading.Event()
 
     def interrupted(*_arguments: Any, **_named: Any) -> Any:
         first.calls.append("train")
         threads.append(threading.current_thread())
         reached.set()
-        stopped.wait(30)
+        world.steps.stopped.wait(30)
         raise InvalidInput("the trainer was stopped too")
 
     threads: list[threading.Thread] = []
@@ -190,7 +217,6 @@ def test_goes_on_at_the_step_it_was_in(world: World) -> None:
     world.workflow.start(run)
     assert reached.wait(30)
     world.restart()
-    stopped.set()
     threads[0].join(30)  # in life its process is gone before the next one is there
     world.steps.of[run] = second
     world.workflow.start(run)

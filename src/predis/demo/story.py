@@ -51,6 +51,8 @@ FLIGHTS = 150_000
 # while there is time, for two cores are to see the end within four minutes.
 LEAST_MEASURED, MOST_MEASURED = 8_000, 60_000
 MEASURE_UNTIL_S = 125.0
+# Flights kept for the broken model: its gates need some thousands of answers and labels, however fast the flights go by.
+LEFT_FOR_THE_END = 35_000
 AFTER_FLIGHTS = 2_000
 _READY_S, _SETTLE_S = 30.0, 20.0
 
@@ -183,7 +185,7 @@ class Story:
             replay.run(lambda sent: not self._promoted())
             promoted_at = replay.progress.requests
             self._act("measuring the renewed model")
-            replay.run(lambda sent: self._measuring(sent - promoted_at))
+            replay.run(lambda sent: self._measuring(sent - promoted_at, replay=replay))
             if self.figures.promoted:
                 self._break(broken, replay, signature=_signature(train))
             self.figures.requests_per_second = replay.progress.requests / (time.monotonic() - replay_started)
@@ -384,9 +386,10 @@ class Story:
     def _promoted(self) -> bool:
         return self.figures.promoted
 
-    def _measuring(self, flights: int) -> bool:
+    def _measuring(self, flights: int, *, replay: Replay) -> bool:
         in_time = time.monotonic() - self._started < MEASURE_UNTIL_S
-        return flights < LEAST_MEASURED or (in_time and flights < MOST_MEASURED)
+        left = replay.total - replay.progress.requests
+        return flights < LEAST_MEASURED or (in_time and flights < MOST_MEASURED and left > LEFT_FOR_THE_END)
 
     # -- tools ---------------------------------------------------------------------------------------------------------
 

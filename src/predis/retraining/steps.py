@@ -64,6 +64,12 @@ class Steps:
     def __init__(self, parts: Parts, settings: Settings) -> None:
         self._parts = parts
         self._settings = settings
+        self._trainers: set[subprocess.Popen[bytes]] = set()
+
+    def stop(self) -> None:
+        """End the train functions that run now; their steps fail, and are done again by whoever takes the runs up."""
+        for trainer in tuple(self._trainers):
+            trainer.kill()
 
     def build(self, run: Run, config: RetrainingConfig) -> dict[str, Any]:
         """The training set: what the champion was trained on, and every labelled prediction since; its newest part held out.
@@ -256,7 +262,9 @@ class Steps:
                 stdin=subprocess.PIPE,
                 stdout=sink,
                 stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C reaches control only, and a trainer that it killed would be a failure
             )
+            self._trainers.add(process)
             try:
                 process.wait(self._settings.train_timeout_s)
             except subprocess.TimeoutExpired:
@@ -264,6 +272,7 @@ class Steps:
                     f"{job['train']} took longer than {self._settings.train_timeout_s:g} s (setting train_timeout_s)"
                 ) from None
             finally:
+                self._trainers.discard(process)
                 process.kill()
                 process.wait()
                 if process.stdin:

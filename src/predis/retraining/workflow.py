@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -44,6 +43,7 @@ class Workflow:
         self._store = store
         self._on_end = on_end
         self._lock = threading.Lock()
+        self._closing = threading.Event()
         self._function: Callable[[str], None] | None = None
 
     def start(self, run_id: str) -> None:
@@ -81,27 +81,35 @@ class Workflow:
                 }
             )
             self._function = self._define(DBOS)
+            self._closing.clear()
             DBOS.launch()
 
     def close(self) -> None:
+        """Stop working. What is at work is broken off and left to whoever launches next; without that the process could not end."""
         with self._lock:
             if self._function is not None:
                 from dbos import DBOS
 
+                self._closing.set()
                 DBOS.destroy(workflow_completion_timeout_sec=0)
+                # DBOS would tell at length of what is broken off.
+                logging.getLogger("dbos").setLevel(logging.CRITICAL)
+                self._steps.stop()
                 self._function = None
 
     def _define(self, dbos: Any) -> Callable[[str], None]:
         """The workflow. Its steps must stay deterministic functions of what earlier steps returned."""
 
         def step(name: str, work: Callable[[], Any]) -> Any:
-            return dbos.run_step({"name": name}, lambda: _patiently(work))
+            return dbos.run_step({"name": name}, lambda: self._patiently(work))
 
         @dbos.workflow(name=_NAME)  # type: ignore[untyped-decorator]
         def retrain(run_id: str) -> None:
             try:
                 outcome = self._run(run_id, step, sleep=dbos.sleep)
             except Exception as error:
+                if self._closing.is_set():
+                    raise
                 # Of whatever kind it is: a run without an end would keep its endpoint from the next.
                 unknown = not isinstance(error, PredisError)
                 log.warning("retraining %s failed: %s", run_id, error, exc_info=unknown)
@@ -111,6 +119,17 @@ class Workflow:
 
         function: Callable[[str], None] = retrain
         return function
+
+    def _patiently(self, work: Callable[[], Any]) -> Any:
+        """Do a step's work, again and again while the state database is away."""
+        for pause_s in _PAUSES_S:
+            try:
+                return work()
+            except Unavailable as error:
+                log.warning("%s; trying again in %g s", error, pause_s)
+                if self._closing.wait(pause_s):
+                    raise
+        return work()
 
     def _run(
         self, run_id: str, step: Callable[[str, Callable[[], Any]], Any], *, sleep: Callable[[float], None]
@@ -143,17 +162,6 @@ class Workflow:
             rollout = step("rollout", lambda: steps.rollout(run, config, challenger=challenger))
         step("note_rollout", lambda: store.note(run_id, rollout=rollout))
         return "rolling_out"
-
-
-def _patiently(work: Callable[[], Any]) -> Any:
-    """Do a step's work, again and again while the state database is away."""
-    for pause_s in _PAUSES_S:
-        try:
-            return work()
-        except Unavailable as error:
-            log.warning("%s; trying again in %g s", error, pause_s)
-            time.sleep(pause_s)
-    return work()
 
 
 def _described(error: Exception) -> dict[str, str]:
