@@ -19,6 +19,7 @@ import click
 from predis import errors, events, settings
 from predis.app.control import openapi
 from predis.cli import main as cli
+from predis.metrics import TABLE as METRICS
 from predis.rollout.states import STATES, TRANSITIONS
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
@@ -104,6 +105,35 @@ News travels upward as events: frozen dataclasses, published on a bus and subscr
 nanoseconds since 1970-01-01 UTC.
 
 {spaced(sections)}"""
+
+
+def metrics_page() -> str:
+    rows = (
+        (
+            code(metric.name),
+            metric.kind,
+            metric.unit,
+            ", ".join(map(code, filter(None, (*metric.labels, metric.by)))),
+            metric.help,
+        )
+        for metric in METRICS.values()
+    )
+    buckets = {
+        metric.name: ", ".join(f"{bound:g}" for bound in metric.buckets)
+        for metric in METRICS.values()
+        if metric.buckets
+    }
+    return f"""# Metrics
+
+What `/metrics` shows, on the port of any serving worker and on the control port, in Prometheus' text format 0.0.4: the numbers of
+all processes of the home folder. Counters and histograms are added up over processes; metrics with the label `worker` or `process`
+have a series for each. How to have them scraped: [Observe](../how-to/observe.md).
+
+{table("name", "kind", "unit", "labels", "what it is", rows=rows)}
+
+Upper bounds of the buckets:
+
+{table("histogram", "bounds", rows=((code(name), bounds) for name, bounds in buckets.items()))}"""
 
 
 def rollout_states_page() -> str:
@@ -266,6 +296,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "errors.md": errors_page,
     "events.md": events_page,
     "http-api.md": http_api_page,
+    "metrics.md": metrics_page,
     "rollout-states.md": rollout_states_page,
     "settings.md": settings_page,
 }

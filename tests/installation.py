@@ -82,9 +82,17 @@ def free_ports(count: int) -> list[int]:
 
 
 def settings_of(home: Path, **more: Any) -> Settings:
-    control, http = free_ports(2)
+    control, http, grpc = free_ports(3)
     return predis_settings.load(
-        {"home": home, "control_port": control, "http_port": http, "log_level": "warning", **more}, environ={}
+        {
+            "home": home,
+            "control_port": control,
+            "http_port": http,
+            "grpc_port": grpc,
+            "log_level": "warning",
+            **more,
+        },
+        environ={},
     )
 
 

@@ -639,6 +639,7 @@ LISTS = {
 THINGS = {
     "version": (("churn", "latest"), "GET /models/churn/versions/latest"),
     "verify": (("churn", 3), "POST /models/churn/versions/3/verify"),
+    "profile": (("churn", 3), "GET /models/churn/versions/3/profile"),
     "endpoint": (("late",), "GET /endpoints/late"),
     "configure_endpoint": (("late", {"a": 1}), "PATCH /endpoints/late"),
     "create_endpoint": (("late", "churn"), "POST /endpoints"),

@@ -19,11 +19,13 @@ from predis import settings as predis_settings
 from predis.app.control import Platform
 from predis.clock import ManualClock
 from predis.registry import Field, Registration, Signature
-from predis.registry.signature import PROBABILITY, encode_table
+from predis.registry.columns import encode_table
+from predis.registry.signature import PROBABILITY
 from predis.rollout.store import Rollout
+from predis.serving.inspect_child import Loaded
 from predis.serving.store import Worker
 from predis.state import Database, JournalWriter
-from predis.state.records import Status, encode, target_bytes
+from predis.state.records import BlockEncoder, Status
 from tests.toy_model import booster, scores_of
 
 TENANT, ENDPOINT, MODEL, LABEL = "default", "toy-endpoint", "toy-model", "label"
@@ -57,15 +59,16 @@ def record(
     at: int = 1_700_000_000 * SECOND,
     **other: Any,
 ) -> bytes:
-    """One record of the journal. ``other``: endpoint, tenant, event_at, latency_us, extra."""
+    """One request's record for the journal. ``other``: endpoint, tenant, event_at, latency_us, extra."""
     values = np.asarray(scores if status is Status.OK else (), np.float64)
     matrix = np.zeros((len(values), 3)) if features is None else np.asarray(features, np.float64)
     if status is not Status.OK:
         matrix = np.empty((0, 0))
-    target = target_bytes(other.get("tenant", TENANT), other.get("endpoint", ENDPOINT))
-    return encode(
-        (target, prediction.encode(), version, status),
-        (at, other.get("event_at", at), other.get("latency_us", 1_000)),
+    encoder = BlockEncoder(other.get("tenant", TENANT), other.get("endpoint", ENDPOINT), version=version)
+    return encoder.encode(
+        [prediction],
+        [status],
+        numbers=([len(values)], [at], [other.get("event_at", at)], [other.get("latency_us", 1_000)]),
         scores=values,
         features=np.ascontiguousarray(matrix),
         extra=other.get("extra", b""),
@@ -88,7 +91,7 @@ class Installation:
         }  # fmt: skip
         self.settings = predis_settings.load(given, environ={})
         self.clock = clock
-        self.platform = Platform(self.settings, clock=clock)
+        self.platform = Platform(self.settings, clock=clock, inspect=Loaded)
         self.journal = JournalWriter(
             self.settings.journal_folder / "serving-0", segment_bytes=self.settings.journal_segment_bytes
         )

@@ -182,6 +182,10 @@ class Client:
     def version(self, model: str, version: str | int) -> dict[str, Any]:
         return dict(self._api("GET", f"/models/{quote(model)}/versions/{quote(str(version))}"))
 
+    def profile(self, model: str, version: str | int) -> dict[str, Any]:
+        """A version's reference profile: bins and counts of its training inputs and scores."""
+        return dict(self._api("GET", f"/models/{quote(model)}/versions/{quote(str(version))}/profile"))
+
     def verify(self, model: str, version: str | int) -> dict[str, Any]:
         return dict(
             self._api("POST", f"/models/{quote(model)}/versions/{quote(str(version))}/verify", again=True)

@@ -22,8 +22,11 @@
     ├── Unavailable             it may work later
     │   ├── NotReady            the model is known but not loaded yet
     │   ├── Overloaded          too much is asked at once
+    │   │   └── TenantOverloaded  one tenant asks too much at once
+    │   ├── DeadlineExceeded    the caller's deadline passed before there was an answer
     │   └── Unreachable         no answer from a Predis server
     ├── IntegrityFailure        bytes are not the bytes that were registered
+    │   └── Untrusted           an artifact that could run code is not signed by this registry, or names what it must not
     ├── ModelFailure            a model could not be loaded, or failed on a valid input
     └── SetupError              Predis cannot start here
         ├── PortInUse
@@ -139,12 +142,24 @@ class Overloaded(Unavailable):
     code = "overloaded"
 
 
+class TenantOverloaded(Overloaded):
+    code = "tenant_overloaded"
+
+
+class DeadlineExceeded(Unavailable):
+    code = "deadline_exceeded"
+
+
 class Unreachable(Unavailable):
     code = "unreachable"
 
 
 class IntegrityFailure(PredisError):
     code = "integrity_failure"
+
+
+class Untrusted(IntegrityFailure):
+    code = "untrusted"
 
 
 class ModelFailure(PredisError):

@@ -37,20 +37,48 @@ class Settings:
     insecure: bool = _setting(False, "Allow listening beyond loopback without API keys.")
     control_port: int = _setting(8000, "Port of the control API and the console.", low=1, high=65535)
     http_port: int = _setting(8080, "Port of predictions over HTTP.", low=1, high=65535)
+    grpc_port: int = _setting(8081, "Port of predictions over gRPC; 0: no gRPC.", low=0, high=65535)
     workers: int = _setting(2, "Serving processes that share the HTTP port.", low=1, high=256)
     log_format: str = _setting("text", "How log lines look: text or json.", choices=("text", "json"))
     log_level: str = _setting(
         "info", "Least severe log line that is written: debug, info, warning or error.",
         choices=("debug", "info", "warning", "error"),
     )
+    access_log: bool = _setting(False, "Whether serving logs a line for each request.")
+    otel_endpoint: str = _setting(
+        "", "Base URL of an OpenTelemetry collector (OTLP over HTTP). Empty: OTEL_EXPORTER_OTLP_ENDPOINT, or no traces."
+    )
+    otel_sample_ratio: float = _setting(1.0, "Share of requests that are traced where the caller has not decided.", low=0, high=1)
 
     max_body_bytes: int = _setting(16 << 20, "Largest request body.", unit="bytes", low=1024)
     max_batch_rows: int = _setting(10_000, "Most rows in one inference request.", unit="rows", low=1)
     max_tensors: int = _setting(4_096, "Most input tensors in one inference request.", low=1)
-    max_pending: int = _setting(256, "Requests one worker works on at once; more are shed with 503.", low=1)
+    max_nesting: int = _setting(8, "Deepest nesting of a tensor's 'data'.", low=1, high=64)
+    max_header_bytes: int = _setting(64 << 10, "Largest head of an HTTP request.", unit="bytes", low=1024)
+    max_pending: int = _setting(512, "Requests one worker works on at once; more are shed with 503.", low=1)
+    max_wait_ms: float = _setting(
+        1_000.0, "Longest a request may be expected to wait for its turn; beyond it new ones are shed with 503.", unit="ms", low=1
+    )
+    tenant_pending: int = _setting(0, "Requests of one tenant that one worker works on at once; 0: no limit.", low=0)
     inline_predict_ms: float = _setting(
         2.0, "Predictions expected to take longer than this run in a thread, off the event loop.", unit="ms", low=0
     )
+    batch_rows: int = _setting(256, "Most rows that waiting requests are joined to in one prediction.", unit="rows", low=1)
+    batch_ms: float = _setting(20.0, "Longest that one joined prediction may be expected to take.", unit="ms", low=0)
+    predict_threads: int = _setting(2, "Predictions one worker runs at once off the event loop, of different versions.", low=1, high=64)
+    cache_url: str = _setting("", "URL of the Valkey or Redis for endpoints that keep their predictions there: redis://, rediss:// or unix://.")
+    cache_timeout_ms: float = _setting(
+        5.0, "Longest a request waits for that Valkey; what takes longer is predicted.", unit="ms", low=0.1, high=1_000
+    )
+    capture: bool = _setting(True, "Whether predictions are kept for monitoring; off only to measure what keeping them costs.")
+    capture_columns: int = _setting(1_024, "Inputs with more values a row than this are not kept; their scores are.", low=0)
+    max_connections: int = _setting(10_000, "HTTP connections one worker keeps open; more are refused with 503.", low=1)
+    max_held_bytes: int = _setting(
+        512 << 20, "Requests that come in parts, over all connections of one worker; past it more are refused with 503.",
+        unit="bytes", low=1 << 20,
+    )
+    keep_alive_s: float = _setting(75.0, "How long an idle connection stays open.", unit="s", low=1)
+    read_timeout_s: float = _setting(30.0, "How long a client may take to send one request.", unit="s", low=1)
     route_poll_ms: int = _setting(100, "How often a worker looks for a new Route.", unit="ms", low=10)
     drain_s: float = _setting(3.0, "How long a stopping server finishes accepted requests.", unit="s", low=0)
 
@@ -77,6 +105,9 @@ class Settings:
     retrain_cooldown_s: float = _setting(3_600.0, "Least time from one retraining to the next that an alert starts.", unit="s", low=0)
     train_timeout_s: float = _setting(3_600.0, "How long a train function may run.", unit="s", low=1)
     train_memory_bytes: int = _setting(8 << 30, "Memory a train function may use.", unit="bytes", low=1 << 26)
+    allow_code: bool = _setting(False, "Allow versions of the format 'python': code of whoever registers them, which runs here as the server.")
+    inspect_timeout_s: float = _setting(60.0, "How long loading a model, or scoring a data set with it, may take at registration.", unit="s", low=1)
+    inspect_memory_bytes: int = _setting(8 << 30, "Address space that a model may use at registration.", unit="bytes", low=1 << 28)
     # fmt: on
 
     @property
@@ -90,6 +121,10 @@ class Settings:
     @property
     def journal_folder(self) -> Path:
         return self.home / "journal"
+
+    @property
+    def metrics_folder(self) -> Path:
+        return self.home / "metrics"
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,8 @@ ROLES = {
 }
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S, _GOOD_S = 0.1, 5.0, 10.0
 _LOOK_S = 0.05
-STOP_S = 4.0
+# Beyond what a role may take to finish accepted requests: to write and close what it has open.
+_CLOSE_S = 2.0
 
 
 @dataclass
@@ -74,7 +75,8 @@ class Supervisor:
         self._lock = claim_home(self._settings)
         try:
             check_bind(self._settings)
-            for port in (self._settings.control_port, self._settings.http_port):
+            ports = self._settings.control_port, self._settings.http_port, self._settings.grpc_port
+            for port in filter(None, ports):
                 check_port(self._settings.host, port)
         except SetupError:
             os.close(self._lock)
@@ -83,7 +85,7 @@ class Supervisor:
             self._spawn(child)
         self._thread.start()
 
-    def stop(self, timeout_s: float = STOP_S) -> None:
+    def stop(self) -> None:
         """End every role: politely, then not."""
         self._stop.set()
         if self._thread.is_alive():
@@ -93,7 +95,7 @@ class Supervisor:
         ]
         for process in running:
             process.terminate()
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + self._settings.drain_s + _CLOSE_S
         for process in running:
             try:
                 process.wait(max(0.0, deadline - time.monotonic()))
@@ -223,7 +225,7 @@ def run_role(settings: Settings, role: str, *, index: int = 0) -> None:
         f"serving-{index}" if role == "serving" else role, style=settings.log_format, level=settings.log_level
     )
     if os.environ.get("PREDIS_SUPERVISED"):
-        threading.Thread(target=_end_with_supervisor, daemon=True).start()
+        threading.Thread(target=_end_with_supervisor, args=(settings.drain_s,), daemon=True).start()
     else:
         from predis.app.home import prepare
 
@@ -232,7 +234,7 @@ def run_role(settings: Settings, role: str, *, index: int = 0) -> None:
     run_serving(settings, index) if role == "serving" else run_control(settings)
 
 
-def _end_with_supervisor() -> None:
+def _end_with_supervisor(drain_s: float) -> None:
     """Wait for standard input to close, which is when the supervisor is gone, and end as if asked to."""
     while True:
         try:
@@ -241,7 +243,7 @@ def _end_with_supervisor() -> None:
         except OSError:
             break
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(STOP_S)
+    time.sleep(drain_s + _CLOSE_S)
     os._exit(1)
 
 

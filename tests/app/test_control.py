@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +22,8 @@ from predis.app.control import Loop, control_app
 from predis.clock import ManualClock
 from predis.console.overview import Overview
 from predis.errors import Unavailable, all_errors
+from predis.metrics import Metrics
+from predis.metrics.exposition import CONTENT_TYPE
 from predis.retraining.workflow import Workflow
 from predis.state import Database
 from tests import toys
@@ -59,7 +63,7 @@ class Http:
 
     def refused(self, method: str, path: str, **given: Any) -> tuple[int, str]:
         """Status and code of an error, which has the form that every error has."""
-        answer = self(method, path if path.startswith("/api") else "/api/v1" + path, **given)
+        answer = self(method, path if path.startswith(("/api", "/metrics")) else "/api/v1" + path, **given)
         assert answer.headers["content-type"] == "application/json"
         document = answer.json()
         assert set(document) == {"error", "code"}, document
@@ -140,6 +144,7 @@ def test_the_whole_api(installation: Installation, http: Http, monkeypatch: pyte
     assert [(v["version"], v["aliases"]) for v in versions] == [(2, ["newest"]), (1, [])]
     assert http.get(f"/models/{MODEL}/versions/newest")["version"] == 2
     assert http.post(f"/models/{MODEL}/versions/1/verify")["ok"] is True
+    assert [bins["name"] for bins in http.get(f"/models/{MODEL}/versions/1/profile")["bins"]] == ["x", "z", "kind"]
     moved = http.ok("PUT", f"/models/{MODEL}/aliases/tested", json={"version": "newest"})
     assert moved == {"model": MODEL, "alias": "tested", "version": 2}
 
@@ -210,6 +215,53 @@ def test_the_whole_api(installation: Installation, http: Http, monkeypatch: pyte
     assert everything - answered == set()
 
 
+@only_sqlite
+class TestMetrics:
+    def test_they_are_those_of_all_processes(self, installation: Installation, http: Http) -> None:
+        worker = Metrics(installation.settings.metrics_folder, "serving-0")
+        worker.counter("predis_rows_total", tenant=TENANT, endpoint=ENDPOINT, version="1").add(3)
+        answer = http("GET", "/metrics")
+        assert (answer.status_code, answer.headers["content-type"]) == (200, CONTENT_TYPE)
+        assert f'predis_rows_total{{tenant="{TENANT}",endpoint="{ENDPOINT}",version="1"}} 3\n' in answer.text
+        worker.close()
+
+    def test_whoever_may_read_sees_those_of_their_tenant(
+        self, installation: Installation, http: Http
+    ) -> None:
+        worker = Metrics(installation.settings.metrics_folder, "serving-0")
+        for tenant in ("ours", "theirs"):
+            worker.counter("predis_rows_total", tenant=tenant, endpoint="e", version="1").add(1)
+        keys = installation.platform.keys
+        viewer = keys.create("prometheus", role="viewer", tenant="ours")
+        client = keys.create("application", role="client", tenant="ours")
+        assert http.refused("GET", "/metrics") == (401, "unauthenticated")
+        http.headers["authorization"] = f"Bearer {client}"
+        assert http.refused("GET", "/metrics") == (403, "access_denied")
+        http.headers["authorization"] = f"Bearer {viewer}"
+        text = http("GET", "/metrics").text
+        assert 'tenant="ours"' in text
+        assert 'tenant="theirs"' not in text
+        worker.close()
+
+    def test_a_page_of_elsewhere_does_not(self, http: Http) -> None:
+        http.base = "http://evil.example:8000"
+        assert http.refused("GET", "/metrics") == (403, "access_denied")
+
+    def test_control_tells_of_itself(self, installation: Installation, database: Database) -> None:
+        metrics = Metrics(installation.settings.metrics_folder, "control")
+        platform = control.Platform(installation.settings, clock=installation.clock, metrics=metrics)
+        deployed(installation)
+        installation.send(toys.table(5), version=1)
+        platform._take_in()
+        platform.measures.look()
+        text = platform.exposition(TENANT).decode()
+        assert "predis_ingest_requests_total 5\n" in text
+        assert 'predis_rollouts_total{state="promoted"} 0\n' in text
+        assert 'predis_process_resident_bytes{process="control"}' in text
+        platform.close()
+        metrics.close()
+
+
 class TestErrors:
     @pytest.mark.parametrize(
         ("method", "path", "code"),
@@ -221,6 +273,7 @@ class TestErrors:
             ("GET", f"/models/{MODEL}/versions/{'9' * 40}", "version_not_found"),
             ("GET", f"/models/{MODEL}/versions/\u00b2", "alias_not_found"),
             ("POST", f"/models/{MODEL}/versions/9/verify", "version_not_found"),
+            ("GET", f"/models/{MODEL}/versions/9/profile", "version_not_found"),
             ("GET", "/endpoints/nowhere", "endpoint_not_found"),
             ("PATCH", "/endpoints/nowhere", "endpoint_not_found"),
             ("POST", "/endpoints/nowhere/retrain", "endpoint_not_found"),
@@ -443,6 +496,18 @@ class TestAccess:
             if forbidden:
                 assert answer.json()["code"] == "access_denied"
 
+    def test_code_needs_an_administrator(self, installation: Installation, http: Http) -> None:
+        """It runs as the server. And it needs the setting allow_code, which is off here."""
+        keys = installation.platform.keys
+        body = {"format": "python", "files": {"model.py": "0" * 64}}
+        for role, expected in (("operator", "role 'operator', which may not admin"), ("admin", "allow_code")):
+            headers = {"authorization": f"Bearer {keys.create(role, role=role)}"}
+            digest = http.ok("PUT", "/artifacts", content=b"def predict(inputs): ...", headers=headers)["digest"]
+            body["files"] = {"model.py": digest}
+            answer = http("POST", "/api/v1/models/m/versions", json=body, headers=headers)
+            assert (answer.status_code, answer.json()["code"]) == (403, "access_denied")
+            assert expected in answer.json()["error"]
+
     @pytest.mark.parametrize(
         "headers",
         [{}, {"authorization": "Bearer pk_wrong"}, {"authorization": "Basic abc"}, {"authorization": "\xe4"}],
@@ -552,6 +617,24 @@ class TestLoops:
         assert "ingest failed; trying again" in caplog.text
         assert len(rounds) == count
 
+    @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no priorities of their own")
+    @pytest.mark.parametrize(("background", "lower"), [(True, 10), (False, 0)])
+    def test_what_may_wait_leaves_the_processor_to_others(self, background: bool, lower: int) -> None:
+        found: list[int] = []
+        done = threading.Event()
+
+        def work() -> None:
+            found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+            done.set()
+
+        before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+        loop = Loop("log", 3_600.0, work=work, background=background)
+        loop.start()
+        assert done.wait(10)
+        loop.stop()
+        assert found == [min(before + lower, 19)]
+        assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
+
     def test_a_stop_does_not_wait_for_the_period(self) -> None:
         begun = threading.Event()
         loop = Loop("housekeeping", 3_600.0, work=begun.set)
@@ -566,7 +649,7 @@ class TestLoops:
         installation.send(toys.table(20), version=1)
         loops = installation.platform.loops()
         assert [loop._name for loop in loops] == [
-            "ingest", "log", "rollouts", "checks", "retraining", "housekeeping",
+            "ingest", "log", "rollouts", "checks", "retraining", "measures", "housekeeping",
         ]  # fmt: skip
         for loop in loops:
             loop._work()

@@ -13,7 +13,7 @@ from predis import __version__
 from predis.clock import ManualClock
 from predis.errors import EndpointNotFound
 from predis.monitoring.alerts import Finding, Severity
-from predis.monitoring.ingest import SLOT, SLOT_S
+from predis.monitoring.tally import SLOT, SLOT_S
 from predis.retraining.store import Run
 from predis.state import Database
 from predis.state.records import Status

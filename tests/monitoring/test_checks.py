@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from predis.monitoring import checks
 from predis.monitoring.alerts import Finding, Severity
 from predis.monitoring.checks import Rules, Watched
-from predis.monitoring.ingest import SLOT
 from predis.monitoring.store import pack_counts
+from predis.monitoring.tally import SLOT
 from predis.stats import Profile, binary_scores, build_profile, latency
 from tests.toys import ENDPOINT, MODEL, SECOND, TENANT
 
@@ -201,6 +201,18 @@ class TestDrift:
 
     def test_without_a_profile(self) -> None:
         assert checks.check_drift(watched(None), [drift_window(1), drift_window(2)], rules=RULES) is None
+
+    def test_windows_whose_features_were_not_captured_say_nothing_of_them(self) -> None:
+        blind = [
+            {**drift_window(number), "features": bytes(len(drift_window(1)["features"]))} for number in (4, 3)
+        ]
+        assert [row["kind"] for row in checks.drift_of(PROFILE, blind, rules=RULES)] == ["score"]
+        assert drift(*blind) is None
+        seen = [drift_window(number, moved=2, by=1.0) for number in (2, 1)]
+        rows = {row["feature"]: row for row in checks.drift_of(PROFILE, [*blind, *seen], rules=RULES)}
+        assert set(rows) == {*COLUMNS, "(score)"}
+        assert len(rows[COLUMNS[0]]["history"]) == 2
+        assert len(rows["(score)"]["history"]) == 4
 
     def test_the_table_for_people(self) -> None:
         windows = [drift_window(number, moved=2, by=0.2 * number) for number in (4, 3, 2, 1)]

@@ -20,7 +20,7 @@ from predis.monitoring.ingest import Ingest
 from predis.monitoring.store import MonitoringStore
 from predis.state import Database, JournalWriter
 from predis.state.schema import feedback as feedback_table
-from predis.state.schema import predictions
+from predis.state.schema import labelled
 from predis.stats import binary_scores
 from tests.toys import ENDPOINT, SECOND, TENANT, record
 
@@ -68,11 +68,9 @@ class World:
 
     def numbers(self, version: int = 1) -> list[int]:
         """The numbers that labelled predictions of a version have, in order."""
-        statement = (
-            sa.select(predictions.c.matured).filter_by(version=version).order_by(predictions.c.matured)
-        )
+        statement = sa.select(labelled.c.number).filter_by(version=version).order_by(labelled.c.number)
         with self.database.read() as connection:
-            return list(connection.scalars(statement.where(predictions.c.label.is_not(None))))
+            return list(connection.scalars(statement))
 
 
 @pytest.fixture
@@ -243,6 +241,42 @@ class TestMature:
         assert world.store.labels_since(TENANT, ENDPOINT) == {("a", 1): 1.0}
         assert world.totals()["waiting"] == 1
 
+    def test_rows_beyond_any_number_are_unknown_like_others(self, world: World) -> None:
+        world.predict("a", scores=[0.1, 0.9])
+        labels = [{"id": "a", "row": row, "label": 1} for row in (2, 2**28, 2**31 - 1)]
+        world.feedback.store(TENANT, ENDPOINT, labels=labels)
+        assert world.feedback.mature() == 0
+        assert world.totals()["waiting"] == 3
+
+    def test_what_has_no_score_has_no_label(self, world: World) -> None:
+        """NaN can be compared with nothing; its label waits like one whose prediction is unknown."""
+        world.predict("a", scores=[np.nan, 0.25, np.inf, -np.nan])
+        labels = [{"id": "a", "row": row, "label": row % 2} for row in range(4)]
+        world.feedback.store(TENANT, ENDPOINT, labels=labels)
+        assert world.feedback.mature() == 2
+        assert world.store.labels_since(TENANT, ENDPOINT) == {("a", 1): 1.0, ("a", 2): 0.0}
+        assert [row.score for row in world.store.matured(KEY, start=0, stop=9)] == [0.25, np.inf]
+        assert world.totals()["waiting"] == 2
+
+    def test_a_label_brings_what_its_prediction_was(self, world: World) -> None:
+        world.predict("a", scores=[0.1, 0.9], at=START, event_at=START - 7)
+        label = {"id": "a", "row": 1, "label": 1, "event_time": START / SECOND + 60}
+        world.feedback.store(TENANT, ENDPOINT, labels=[label])
+        world.feedback.mature()
+        (row,) = world.store.matured(KEY, start=0, stop=1)
+        assert tuple(row) == (0.9, 1.0, START - 7, START + 60 * SECOND)
+        assert world.store.matured(KEY, start=0, stop=1, since=START + 1) == []
+
+    def test_labels_are_forgotten_with_their_predictions(self, world: World) -> None:
+        world.predict("old", at=START)
+        world.predict("young", at=START + 10)
+        world.label("old", "young")
+        world.feedback.mature()
+        with world.database.write() as connection:
+            assert world.store.forget_predictions(connection, before=START + 5) == 1
+        assert world.store.labels_since(TENANT, ENDPOINT) == {("young", 0): 1.0}
+        assert world.matured() == 2  # the numbers go on
+
     def test_the_first_label_stays(self, world: World) -> None:
         world.predict("a")
         world.label("a", label=1)
@@ -277,7 +311,7 @@ class TestMature:
             assert world.numbers(version) == list(range(40))
             assert world.matured(version) == 40
 
-    @pytest.mark.parametrize("method", ["counters", "put_counters", "set_labels"])
+    @pytest.mark.parametrize("method", ["counters", "add_matured", "set_labels"])
     @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
     def test_a_crash_inside_changes_nothing(
         self, world: World, monkeypatch: pytest.MonkeyPatch, *, method: str, after: bool

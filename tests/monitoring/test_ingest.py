@@ -14,15 +14,17 @@ import sqlalchemy as sa
 
 from predis.clock import ManualClock
 from predis.monitoring.feedback import Feedback
-from predis.monitoring.ingest import CONSUMER, SLOT, Ingest, decoded, grouped, split_features
-from predis.monitoring.store import MonitoringStore, unpack_counts
+from predis.monitoring.ingest import CONSUMER, Ingest
+from predis.monitoring.store import MonitoringStore, unpack_counts, unpack_scores
+from predis.monitoring.tally import SLOT, split_features
 from predis.state import Database, JournalReader, JournalWriter
 from predis.state.journal import Position, streams
-from predis.state.records import Status
-from predis.state.schema import predictions, traffic, windows
+from predis.state.records import BlockEncoder, Status
+from predis.state.schema import counters as counters_table
+from predis.state.schema import journal_positions, predictions, traffic, windows
 from predis.stats import Profile, build_profile
 from tests import toys
-from tests.toys import ENDPOINT, TENANT, record
+from tests.toys import ENDPOINT, SECOND, TENANT, record
 
 KEY = {"tenant": TENANT, "endpoint": ENDPOINT, "version": 1}
 WINDOW = 100
@@ -151,16 +153,16 @@ class TestCounting:
         assert ingest(database, home).look() == 0
         assert_everything_counted(database, 40)
 
-    def test_rows_of_a_request_are_predictions_of_their_own(
+    def test_scores_of_a_request_stand_together(
         self, database: Database, home: Path, journal: JournalWriter
     ) -> None:
         journal.append(record("many", scores=[0.1, 0.2, 0.3]))
         drain(ingest(database, home))
         found = counters(database)
-        assert (found["requests"], found["rows"], stored(database)) == (1, 3, 3)
+        assert (found["requests"], found["rows"], stored(database)) == (1, 3, 1)
         with database.read() as connection:
-            rows = connection.execute(sa.select(predictions.c.row, predictions.c.score)).all()
-        assert sorted(map(tuple, rows)) == [(0, 0.1), (1, 0.2), (2, 0.3)]
+            (row,) = connection.execute(sa.select(predictions.c.id, predictions.c.scores))
+        assert (row.id, unpack_scores(row.scores)) == ("many", [0.1, 0.2, 0.3])
 
     @only_sqlite
     def test_versions_are_counted_apart(self, database: Database, home: Path, journal: JournalWriter) -> None:
@@ -242,18 +244,133 @@ class TestCounting:
         assert np.isfinite(all_windows(database)[0].score_sum)
 
 
+def block(ids: list[str], *, rows: list[int], statuses: list[int], at: int = 1_700_000_000 * SECOND) -> bytes:
+    """Requests that were answered together; each has a score and features of its own."""
+    total = sum(rows)
+    return BlockEncoder(TENANT, ENDPOINT, version=1).encode(
+        ids,
+        statuses,
+        numbers=(rows, [at + place for place in range(len(ids))], [at] * len(ids), [1_000] * len(ids)),
+        scores=np.linspace(0, 1, total),
+        features=np.arange(3.0 * total).reshape(total, 3),
+    )
+
+
+class TestBlocks:
+    """Requests answered together are one record, and are counted as those they are."""
+
+    def test_requests_and_rows(self, database: Database, home: Path, journal: JournalWriter) -> None:
+        statuses = [Status.OK, Status.REJECTED, Status.OK, Status.FAILED, Status.FAILED]
+        journal.append(block(list("abcde"), rows=[2, 0, 3, 0, 0], statuses=statuses), 5)
+        journal.append(block(["f"], rows=[1], statuses=[Status.OK]), 1)
+        assert drain(ingest(database, home)) == 6
+        found = counters(database)
+        assert {name: found[name] for name in ("requests", "failed", "rejected", "rows", "duplicates")} == {
+            "requests": 6, "failed": 2, "rejected": 1, "rows": 6, "duplicates": 0,
+        }  # fmt: skip
+        assert unpack_counts(found["latency"]).sum() == 3
+        with database.read() as connection:
+            rows = connection.execute(sa.select(predictions.c.id, predictions.c.scores))
+            scores = {row.id: unpack_scores(row.scores) for row in rows}
+        assert scores == {"a": [0, 0.25], "c": [0.5, 0.75, 1], "f": [0.0]}
+        assert MonitoringStore(database).journal_totals(CONSUMER)["records"] == 6
+
+    @only_sqlite
+    def test_together_or_one_by_one_it_is_the_same(
+        self, database: Database, home: Path, journal: JournalWriter, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rng = np.random.default_rng(3)
+        sizes = [int(size) for size in rng.integers(1, 40, 30)]
+        total = sum(sizes)
+        scores, features = rng.random(total), rng.normal(size=(total, 3))
+        start = 0
+        for size in sizes:
+            part = slice(start, start + size)
+            payload = BlockEncoder(TENANT, ENDPOINT, version=1).encode(
+                [f"p{place}" for place in range(start, start + size)],
+                bytes(size),
+                numbers=([1] * size, [7] * size, [8] * size, [1_000] * size),
+                scores=scores[part],
+                features=features[part],
+            )
+            journal.append(payload, size)
+            start += size
+        alone = JournalWriter(home / "alone" / "journal" / "serving-0")
+        for place in range(total):
+            part = slice(place, place + 1)
+            other = {"at": 7, "event_at": 8, "scores": scores[part], "features": features[part]}
+            alone.append(record(f"p{place}", **other))
+        alone.close()
+        drain(ingest(database, home))
+        together = (counters(database), all_windows(database))
+        with database.write() as connection:
+            for table in (predictions, traffic, windows, journal_positions, counters_table):
+                connection.execute(table.delete())
+        drain(ingest(database, home / "alone"))
+        assert (counters(database), [*map(tuple, all_windows(database))]) == (
+            together[0], [*map(tuple, together[1])],
+        )  # fmt: skip
+
+    def test_a_repeated_id_with_another_number_of_rows(
+        self, database: Database, home: Path, journal: JournalWriter
+    ) -> None:
+        """The first request of an id stays, whole; all rows of the others are duplicates."""
+        ok = [Status.OK] * 3
+        journal.append(block(["a", "b", "c"], rows=[2, 1, 2], statuses=ok), 3)
+        found = ingest(database, home)
+        drain(found)
+        journal.append(block(["a", "b", "d"], rows=[1, 4, 3], statuses=ok), 3)
+        drain(found)
+        row = counters(database)
+        assert (row["requests"], row["rows"], row["duplicates"], stored(database)) == (6, 8, 5, 4)
+
+    def test_ids_as_long_as_they_may_be(self, database: Database, home: Path, journal: JournalWriter) -> None:
+        ids = ["ä" * 128, "日" * 128, "%s ? :x '\"", "🦉" * 128]
+        journal.append(block(ids, rows=[1] * 4, statuses=[Status.OK] * 4), 4)
+        drain(ingest(database, home))
+        with database.read() as connection:
+            assert set(connection.scalars(sa.select(predictions.c.id))) == set(ids)
+
+    def test_more_than_one_statement_takes(
+        self, database: Database, home: Path, journal: JournalWriter
+    ) -> None:
+        for size in (1, 127, 128, 129, 300):
+            ids = [f"{size}-{place}" for place in range(size)]
+            journal.append(block([*ids, ids[0]], rows=[1] * (size + 1), statuses=[0] * (size + 1)), size + 1)
+        drain(ingest(database, home))
+        row = counters(database)
+        assert (row["rows"], row["duplicates"], stored(database)) == (685, 5, 685)
+
+
 class TestLosses:
     def test_unreadable_payloads_are_counted(
         self, database: Database, home: Path, journal: JournalWriter
     ) -> None:
         good = record("good")
-        wrong_status = good[:1] + b"\x09" + good[2:]
-        for payload in (b"x", good, good[:-1], b"\2" + good[1:], wrong_status, bytes(80)):
+        wrong_status = record("odd", status=9)  # type: ignore[arg-type]
+        for payload in (b"x", good, good[:-1], b"\1" + good[1:], wrong_status):
             journal.append(payload)
+        journal.append(bytes(80), 20)
         drain(ingest(database, home))
         assert counters(database)["requests"] == 1
         totals = MonitoringStore(database).journal_totals(CONSUMER)
-        assert totals == {"records": 6, "dropped": 0, "damaged": 5}
+        assert totals == {"records": 25, "dropped": 0, "damaged": 24}
+
+    @only_sqlite
+    def test_of_each_stream_its_own(self, database: Database, home: Path, journal: JournalWriter) -> None:
+        other = JournalWriter(home / "journal" / "serving-1", segment_bytes=1 << 16)
+        try:
+            journal.append(record("a"))
+            journal.append(b"garbage", 3)
+            other.append(b"garbage", 5)
+            other.append(record("b"))
+        finally:
+            other.close()
+        drain(ingest(database, home))
+        with database.read() as connection:
+            rows = connection.execute(sa.select(journal_positions.c.stream, journal_positions.c.damaged))
+            assert dict(map(tuple, rows)) == {CONSUMER + "serving-0": 3, CONSUMER + "serving-1": 5}
+        assert counters(database)["requests"] == 2
 
     @only_sqlite
     def test_damaged_bytes_are_counted(self, database: Database, home: Path, journal: JournalWriter) -> None:
@@ -289,15 +406,6 @@ class TestLosses:
         assert counters(database)["requests"] == kept
         totals = MonitoringStore(database).journal_totals(CONSUMER)
         assert totals == {"records": kept, "dropped": 1_500 - kept, "damaged": 0}
-
-    def test_decoded_and_grouped(self) -> None:
-        payloads = [record("a"), b"", record("b", version=2), record("c")]
-        records, unreadable = decoded(payloads)
-        assert unreadable == 1
-        assert [(g.key["version"], [r.id for r in g.records]) for g in grouped(records)] == [
-            (1, ["a", "c"]),
-            (2, ["b"]),
-        ]
 
 
 def drain_count(segment: Path) -> int:
@@ -369,6 +477,43 @@ class TestWindows:
             (2, 1, True),
         ]
 
+    @pytest.mark.parametrize("columns", [0, 2, 4])
+    def test_features_that_are_not_those_of_the_profile(
+        self, database: Database, home: Path, journal: JournalWriter, columns: int
+    ) -> None:
+        """Too wide to be captured, or another program's: the scores count, the features are left alone."""
+        found = ingest(database, home)
+        journal.append(record("odd", scores=[0.25] * 30, features=np.zeros((30, columns))))
+        journal.append(record("fine", scores=[0.75] * 20))
+        drain(found)
+        (window,) = all_windows(database)
+        assert (window.rows, window.score_sum) == (50, 22.5)
+        assert unpack_counts(window.scores).sum() == 50
+        assert [counts.sum() for counts in split_features(PROFILE, window.features)] == [20] * 3
+        assert counters(database)["rows"] == 50
+
+    @only_sqlite
+    def test_a_profile_without_features(self, database: Database, home: Path, journal: JournalWriter) -> None:
+        narrow = build_profile(np.empty((5, 0)), names=(), levels={}, scores=np.arange(5.0), labels=None)
+        journal.append(record("p", scores=[0.5] * 3, features=np.empty((3, 0))))
+        drain(ingest(database, home, profile=narrow))
+        (window,) = all_windows(database)
+        assert (window.rows, window.features) == (3, b"")
+        assert split_features(narrow, window.features) == []
+
+    @only_sqlite
+    def test_made_smaller_between_two_starts(
+        self, database: Database, home: Path, journal: JournalWriter
+    ) -> None:
+        journal.append(record("before", scores=[0.5] * 70))
+        drain(ingest(database, home))
+        journal.append(record("after", scores=[0.5] * 70))
+        smaller = Ingest(
+            database, home / "journal", profile=lambda _t, _e, *, number: PROFILE, window_rows=50
+        )
+        drain(smaller)
+        assert [(w.rows, w.closed) for w in all_windows(database)] == [(70, True), (50, True), (20, False)]
+
 
 class TestSlots:
     @only_sqlite
@@ -387,6 +532,19 @@ class TestSlots:
         later = MonitoringStore(database).recent_slots(TENANT, ENDPOINT, since=base + SLOT)
         assert len(later) == 2
 
+    def test_late_ones_are_added_to_theirs(
+        self, database: Database, home: Path, journal: JournalWriter
+    ) -> None:
+        found = ingest(database, home)
+        for round_ in range(3):
+            for slot in (*range(8), 2):
+                journal.append(record(f"p{round_}-{slot}", at=slot * SLOT, status=Status.FAILED))
+            drain(found)
+        slots = MonitoringStore(database).recent_slots(TENANT, ENDPOINT, since=0)
+        assert [(slot["start"] // SLOT, slot["requests"]) for slot in slots] == [
+            (slot, 6 if slot == 2 else 3) for slot in range(8)
+        ]
+
     def test_forgotten_with_the_predictions(
         self, database: Database, home: Path, journal: JournalWriter
     ) -> None:
@@ -402,7 +560,9 @@ class TestSlots:
         assert counters(database)["rows"] == 3  # the counters go on
 
 
-STEPS = ("add_predictions", "counters", "put_counters", "add_slots", "open_window", "put_window", "move")
+STEPS = (
+    "positions", "add_predictions", "counters", "put_counters", "slots", "put_slots", "open_window", "put_windows", "move",
+)  # fmt: skip
 
 
 class TestCrashes:
@@ -445,19 +605,23 @@ class TestCrashes:
         assert_everything_counted(database, 150)
 
     def test_again_and_again(self, database: Database, home: Path, journal: JournalWriter) -> None:
-        """Crashes at random places between looks at a growing journal."""
+        """Errors at random places between looks at a growing journal, which the process survives or not."""
         rng = np.random.default_rng(11)
-        sent = 0
+        sent, found = 0, ingest(database, home)
         for _round in range(12):
             for _place in range(int(rng.integers(1, 40))):
                 journal.append(record(f"p{sent}"))
                 sent += 1
+            if rng.random() < 0.3:
+                found = ingest(database, home)
+            if rng.random() < 0.3:
+                found.look()  # so that there is something in mind
             step = STEPS[rng.integers(len(STEPS))]
             with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Crash):
                 dies = dying(getattr(MonitoringStore, step), after=bool(rng.integers(2)))
                 patch.setattr(MonitoringStore, step, dies)
-                ingest(database, home).look()
-        drain(ingest(database, home))
+                found.look()
+        drain(found)
         assert_everything_counted(database, sent)
 
 
@@ -495,6 +659,46 @@ class TestAtTheSameTime:
             thread.join()
         assert_everything_counted(database, 50)
 
+    def test_two_processes_that_take_turns(
+        self, database: Database, home: Path, journal: JournalWriter
+    ) -> None:
+        """Each has in mind what it wrote last, which is no longer what stands in the database."""
+        both = ingest(database, home), ingest(database, home)
+        for round_ in range(6):
+            for place in range(40):
+                journal.append(record(f"p{round_}-{place}"))
+            assert both[round_ % 3 % 2].look() == 40
+        assert both[0].look() == both[1].look() == 0
+        assert_everything_counted(database, 240)
+
+    def test_two_processes_at_once(
+        self, database: Database, home: Path, journal: JournalWriter, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Both have read the same records before either writes; only one of them may."""
+        for place in range(50):
+            journal.append(record(f"p{place}"))
+        met = threading.Barrier(2)
+        real = JournalReader.read
+
+        def read_together(self: JournalReader, position: Position, **named: Any) -> Any:
+            batch = real(self, position, **named)
+            with contextlib.suppress(threading.BrokenBarrierError):
+                met.wait(0.5)
+            return batch
+
+        monkeypatch.setattr(JournalReader, "read", read_together)
+        taken: list[int] = []
+        threads = [
+            threading.Thread(target=lambda each=each: taken.append(each.look()))
+            for each in (ingest(database, home), ingest(database, home))
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(taken) == [0, 50]
+        assert_everything_counted(database, 50)
+
     def test_labels_matched_meanwhile_are_not_lost(
         self, database: Database, home: Path, journal: JournalWriter, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -507,11 +711,11 @@ class TestAtTheSameTime:
         other = threading.Thread(target=feedback.mature)
         real = MonitoringStore.put_counters
 
-        def put_slowly(self: MonitoringStore, connection: Any, row: Any) -> None:
-            if threading.current_thread() is not other and not other.ident:
+        def put_slowly(self: MonitoringStore, connection: Any, rows: Any) -> None:
+            if not other.ident:
                 other.start()
                 other.join(0.2)  # it waits for this transaction, or it has done its work
-            real(self, connection, row)
+            real(self, connection, rows)
 
         monkeypatch.setattr(MonitoringStore, "put_counters", put_slowly)
         journal.append(record("one-more"))
@@ -520,10 +724,63 @@ class TestAtTheSameTime:
         assert (counters(database)["requests"], counters(database)["matured"]) == (21, 20)
 
 
+@only_sqlite
+class TestCost:
+    """Counted in statements: how long they take is for ``bench/capture.py``."""
+
+    @staticmethod
+    def statements(database: Database, work: Callable[[], object]) -> list[str]:
+        seen: list[str] = []
+
+        def note(_connection: Any, _cursor: Any, statement: str, *_more: Any) -> None:
+            seen.append(statement.partition(" (")[0])
+
+        sa.event.listen(database.engine, "before_cursor_execute", note)
+        try:
+            work()
+        finally:
+            sa.event.remove(database.engine, "before_cursor_execute", note)
+        return seen
+
+    def test_a_look_at_nothing_asks_nobody(
+        self, database: Database, home: Path, journal: JournalWriter
+    ) -> None:
+        found = ingest(database, home)
+        found.look()
+        assert self.statements(database, found.look) == []
+        journal.append(record("p"))
+        found.look()
+        assert self.statements(database, found.look) == []
+
+    def test_a_look_writes_and_hardly_reads(
+        self, database: Database, home: Path, journal: JournalWriter
+    ) -> None:
+        found = Ingest(
+            database, home / "journal", profile=lambda _t, _e, *, number: PROFILE, window_rows=WINDOW
+        )
+        for round_ in range(2):
+            for version in range(8):
+                journal.append(record(f"{round_}-{version}", version=version))
+            seen = self.statements(database, found.look)
+        # One of predictions for each version; of all else one for all of them.
+        assert len([statement for statement in seen if statement.startswith("INSERT INTO predictions")]) == 8
+        assert len(seen) == 8 + 1 + 4 + 1  # BEGIN, positions and what was counted
+
+    def test_catching_up(self, database: Database, home: Path, journal: JournalWriter) -> None:
+        """Over as many segments as there are."""
+        for place in range(1_500):
+            journal.append(record(f"p{place}"))
+        found = ingest(database, home)
+        assert found.catch_up() == 1_500
+        assert_everything_counted(database, 1_500)
+        assert found.catch_up() == 0
+
+
 def test_the_toy_model_is_what_the_tests_think_it_is() -> None:
     from predis.serving import runtimes
+    from predis.serving.inputs import Inputs
 
     runtime = runtimes.load("lightgbm", {"m": toys.booster("z", sign=-1)}, signature=toys.SIGNATURE)
     features = np.random.default_rng(1).normal(size=(50, 3))
-    answered = runtimes.scores_of(toys.SIGNATURE, runtimes.run(runtime, features, unseen={}))
+    answered = runtimes.scores_of(toys.SIGNATURE, runtimes.run(runtime, Inputs(50, features, {})))
     np.testing.assert_allclose(answered, toys.scores_of(features[:, 1], sign=-1))

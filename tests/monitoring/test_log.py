@@ -22,7 +22,7 @@ from predis.monitoring.store import MonitoringStore
 from predis.registry import Field, Signature, Version
 from predis.registry.signature import PROBABILITY
 from predis.state import Database, JournalWriter
-from predis.state.records import Status
+from predis.state.records import BlockEncoder, Status
 from tests.toys import ENDPOINT, INPUTS, SECOND, SIGNATURE, TENANT, record
 
 AGE_S = 60.0
@@ -180,6 +180,37 @@ class TestColumns:
         assert table.column("kind").to_pylist() == ["a", "a", "b", "neu", None, "ä\n", "a", "a"]
         assert table.column("x").to_pylist() == [0, 0, 0, 0, 0, 0, None, 0]
 
+    def test_requests_answered_together(self, world: World) -> None:
+        encoder = BlockEncoder(TENANT, ENDPOINT, version=1)
+        for name in "ab":
+            payload = encoder.encode(
+                [f"{name}0", f"{name}1", f"{name}2"],
+                [Status.OK, Status.FAILED, Status.OK],
+                numbers=([2, 0, 1], [NOON, NOON + 1, NOON + 2], [NOON - 3, NOON, NOON], [5, 6, 7]),
+                scores=np.array([0.25, 0.5, 0.75]),
+                features=np.array([[1.0, 2.0, 0.0], [3.0, 4.0, -1.0], [5.0, 6.0, 1.0]]),
+                extra=orjson.dumps([[1, 2, f"neu {name}"]]),
+            )
+            world.writer.append(payload, 3)
+        assert world.log.flush() == 6
+        table = world.table()
+        assert table.column("id").to_pylist() == ["a0", "a0", "a2", "b0", "b0", "b2"]
+        assert table.column("row").to_pylist() == [0, 1, 0] * 2
+        assert table.column("score").to_pylist() == [0.25, 0.5, 0.75] * 2
+        assert table.column("x").to_pylist() == [1.0, 3.0, 5.0] * 2
+        assert table.column("kind").to_pylist() == ["a", "neu a", "b", "a", "neu b", "b"]
+        events = table.column("event_at").cast(pa.int64()).to_pylist()
+        assert events == [NOON - 3, NOON - 3, NOON] * 2
+
+    def test_with_features_and_without(self, world: World) -> None:
+        """Of one version in one batch: each has a file of its own."""
+        world.append(2, prefix="with")
+        world.append(3, prefix="without", scores=[0.5], features=np.empty((1, 0)))
+        world.log.flush()
+        assert sorted(file["rows"] for file in world.listed()) == [2, 3]
+        assert world.table().num_rows == 5
+        assert sorted(world.table().column("kind").to_pylist(), key=str) == [None] * 3 + ["a"] * 2
+
     def test_a_version_with_other_inputs_gives_nulls(self, world: World) -> None:
         world.versions[2] = version_of(2, OTHER)
         world.append(2, prefix="one", scores=[0.5], features=[[1.0, 2.0, 1.0]])
@@ -321,8 +352,8 @@ class TestForgetting:
         before = world.segments()
         world.ingest()
         assert world.segments() == before
-        world.log.look()  # the first segment only
-        assert world.segments() == before
+        world.log.look()  # whole segments only; the position is at the end of the last of them
+        assert world.segments() == before[-2:]
         world.log.flush()
         assert world.segments() == before[-1:]
         assert world.table().num_rows == 1_500

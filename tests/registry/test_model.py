@@ -2,11 +2,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 
 import pytest
 
 from predis.errors import InvalidInput
-from predis.registry.model import File, Version, check_name, digest_of
+from predis.registry.model import (
+    CODE_FORMATS,
+    FORMATS,
+    SEALED_FORMATS,
+    File,
+    Version,
+    check_file_name,
+    check_name,
+    digest_of,
+)
 from predis.registry.signature import PROBABILITY, Field, Signature
 
 A, B = File("a.txt", "0" * 64, 3), File("b.txt", "1" * 64, 4)
@@ -44,6 +54,28 @@ class TestCheckName:
             check_name(name, "endpoint")
 
 
+class TestFileName:
+    @pytest.mark.parametrize(
+        "name", ["model.txt", "lib/words.py", "a b", "ü", ".hidden", "a..b", "...", "x" * 255, "a:b"]
+    )
+    def test_what_can_be_one(self, name: str) -> None:
+        check_file_name(name)
+
+    @pytest.mark.parametrize(
+        "name",
+        ["", "x" * 256, "a\0b", "a\nb", "/etc/passwd", "../x", "a/../b", "a/..", "..", ".", "./a", "a//b", "a/", "\\\\host\\x", "..\\x", "a\u202eb"],
+        ids=repr,
+    )  # fmt: skip
+    def test_what_cannot_be_one(self, name: str) -> None:
+        with pytest.raises(InvalidInput, match="a file's name"):
+            check_file_name(name)
+
+
+class TestFormats:
+    def test_code_is_sealed(self) -> None:
+        assert CODE_FORMATS < SEALED_FORMATS < FORMATS.keys()
+
+
 class TestDigest:
     def test_covers_names_and_contents_in_any_order(self) -> None:
         expected = hashlib.sha256(f"a.txt\0{A.digest}\nb.txt\0{B.digest}\n".encode()).hexdigest()
@@ -73,3 +105,7 @@ class TestVersion:
 
     def test_its_profile_is_no_part_of_its_text(self) -> None:
         assert "profile" not in repr(self.VERSION)
+
+    def test_tells_whether_it_is_sealed(self) -> None:
+        assert self.VERSION.to_dict()["sealed"] is False
+        assert replace(self.VERSION, seal="00").to_dict()["sealed"] is True

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from predis.access import Audit
 from predis.clock import ManualClock
 from predis.errors import (
+    AccessDenied,
     AliasNotFound,
     IntegrityFailure,
     InvalidInput,
@@ -28,16 +29,19 @@ from predis.errors import (
     NotFound,
     PredisError,
     Unavailable,
+    Untrusted,
     VersionNotFound,
 )
 from predis.events import Bus, VersionRegistered
-from predis.registry import Field, Registration, Registry, Signature, Version
-from predis.registry import registry as module
-from predis.registry.signature import PROBABILITY, encode_table
-from predis.serving.runtimes import inspect
+from predis.registry import Field, Registration, Registry, Signature, Version, evaluation
+from predis.registry.columns import encode_table
+from predis.registry.signature import PROBABILITY
+from predis.registry.signing import Seals
+from predis.serving.inspect_child import Loaded
 from predis.state import ArtifactStore, Database
 from predis.state.schema import aliases, models, versions
 from predis.stats import Profile, binary_scores
+from tests.registries import open_registry
 from tests.toys import INPUTS, LABEL, booster, parquet, scores_of, table
 
 TENANT, MODEL = "default", "churn"
@@ -57,7 +61,7 @@ def bus() -> Bus:
 
 @pytest.fixture
 def registry(database: Database, artifacts: ArtifactStore, clock: ManualClock, bus: Bus) -> Registry:
-    return Registry(database, artifacts, clock=clock, bus=bus, inspect=inspect)
+    return open_registry(database, artifacts, clock=clock, bus=bus)
 
 
 @pytest.fixture
@@ -140,7 +144,7 @@ class TestRegister:
     def test_a_large_reference_is_sampled_evenly(
         self, register: Register, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(module, "SAMPLE_ROWS", 101)
+        monkeypatch.setattr(evaluation, "SAMPLE_ROWS", 101)
         ordered = REFERENCE.sort_by("x")
         version = register(reference=ordered, label=LABEL)
         assert version.profile is not None
@@ -193,15 +197,101 @@ def booster_of(*names: str) -> bytes:
     return booster(names[0], names=names)
 
 
+class TestSealed:
+    """Versions that are programs: what is not sealed here is not handed out."""
+
+    CODE: ClassVar = {
+        "format": "python",
+        "files": {"model.py": b"def predict(inputs): return inputs['x']"},
+        "signature": Signature((Field("x", "FP64"),), (Field("y", "FP64"),), "y"),
+    }
+
+    @pytest.fixture
+    def seals(self, tmp_path: Path) -> Seals:
+        return Seals(tmp_path / "keys", allow_code=True)
+
+    @pytest.fixture
+    def registry(
+        self, database: Database, artifacts: ArtifactStore, clock: ManualClock, seals: Seals
+    ) -> Registry:
+        return open_registry(database, artifacts, clock=clock, seals=seals)
+
+    def test_at_registration(self, register: Register, registry: Registry, seals: Seals) -> None:
+        version = register(**self.CODE)
+        assert version.seal
+        seals.check(version)
+        assert registry.version(TENANT, MODEL) == version
+        assert registry.read_files(version) == self.CODE["files"]
+        assert registry.verify(TENANT, MODEL, reference=1)["ok"]
+
+    def test_only_where_it_is_needed(self, register: Register) -> None:
+        assert register().seal == ""
+
+    @pytest.mark.parametrize(
+        "change", [{"seal": None}, {"seal": "00" * 64}, {"format": "sklearn"}, {"model": "other"}], ids=str
+    )
+    def test_a_row_that_was_tampered_with(
+        self, register: Register, registry: Registry, database: Database, change: dict[str, Any]
+    ) -> None:
+        register(**self.CODE)
+        register("other")
+        with database.write() as connection:
+            connection.execute(
+                versions.update()
+                .where(versions.c.model == MODEL, versions.c.number == 1)
+                .values(number=2, **change)
+            )
+        found = registry.version(TENANT, change.get("model", MODEL), reference=2)
+        for use in (registry.read_files, registry.open):
+            with pytest.raises(Untrusted, match=r"@2 \(\w+\) is a program"):
+                use(found)
+        report = registry.verify(TENANT, found.model, reference=2)
+        assert not report["ok"]
+        assert "not sealed" in report["files"][0]["problem"]
+
+    def test_data_passed_off_as_code(
+        self, register: Register, registry: Registry, database: Database
+    ) -> None:
+        register()
+        with database.write() as connection:
+            connection.execute(versions.update().values(format="python"))
+        with pytest.raises(Untrusted):
+            registry.read_files(registry.version(TENANT, MODEL))
+
+    def test_code_is_refused_unless_allowed(
+        self, database: Database, artifacts: ArtifactStore, clock: ManualClock, tmp_path: Path
+    ) -> None:
+        opened: list[str] = []
+        registry = open_registry(
+            database,
+            artifacts,
+            clock=clock,
+            seals=Seals(tmp_path / "keys"),
+            inspect=lambda kind, *_a, **_k: opened.append(kind),
+        )
+        files = {"model.py": artifacts.put(b"raise SystemExit").digest}
+        wanted = Registration(model=MODEL, format="python", files=files)
+        with pytest.raises(AccessDenied, match="allow_code"):
+            registry.register(TENANT, wanted, actor="alice")
+        assert (rows(database), opened) == (0, [])
+
+    def test_pickles_that_name_what_they_must_not(self, register: Register, database: Database) -> None:
+        exploit = b"cposix\nsystem\n(S'true'\ntR."
+        with pytest.raises(Untrusted, match=r"posix\.system"):
+            register(format="sklearn", files={"model.pkl": exploit})
+        assert rows(database) == 0
+
+
 class TestRefused:
     """Bad input is an error of the tree, and nothing of it stays."""
 
     CASES: Mapping[str, tuple[dict[str, Any], type[PredisError], str]] = {
         "name": ({"model": "Churn!"}, InvalidInput, "model's name"),
-        "format": ({"format": "pickle"}, InvalidInput, "'pickle' is none of lightgbm, onnx"),
+        "format": ({"format": "pickle"}, InvalidInput, "'pickle' is none of catboost, lightgbm, onnx"),
         "no file": ({"files": {}}, InvalidInput, "at least one file"),
         "two files": ({"files": {"a": booster(), "b": booster()}}, InvalidInput, "one file"),
         "file name": ({"files": {"a\0b": booster()}}, InvalidInput, "printable"),
+        "file name that leads out": ({"files": {"../model.txt": booster()}}, InvalidInput, "not leave its own"),
         "file name of no text": ({"files": {"\ud800": booster()}}, InvalidInput, "printable"),
         "empty file name": ({"files": {"": booster()}}, InvalidInput, "printable"),
         "not a model": ({"files": {"m": b"tree\nnonsense"}}, ModelFailure, "LightGBM"),
@@ -269,19 +359,17 @@ class TestRefused:
     def test_a_model_that_fails_on_its_reference(
         self, database: Database, artifacts: ArtifactStore, clock: ManualClock, bus: Bus
     ) -> None:
-        def broken(*_: object, **given: Any) -> Any:
-            def score(_features: object) -> Any:
+        class Broken(Loaded):
+            def score(self, table: object) -> Any:
                 raise ModelFailure("the model failed: no reason")
-
-            return Signature(INPUTS, (PROBABILITY,), "probability"), score
 
         told: list[object] = []
         bus.subscribe(VersionRegistered, told.append)
-        registry = Registry(database, artifacts, clock=clock, bus=bus, inspect=broken)
+        registry = open_registry(database, artifacts, clock=clock, bus=bus, inspect=Broken)
         wanted = Registration(
             model=MODEL,
             format="lightgbm",
-            files={"m": artifacts.put(b"m").digest},
+            files={"m": artifacts.put(booster()).digest},
             reference=artifacts.put(parquet(REFERENCE)).digest,
             label=LABEL,
         )
@@ -307,7 +395,7 @@ class TestConcurrent:
     ) -> None:
         """Threads of two control processes register the same model, and each moves the same alias."""
         others = Database(database.url)
-        second = Registry(others, artifacts, clock=clock, bus=Bus(), inspect=inspect)
+        second = open_registry(others, artifacts, clock=clock)
         digest = artifacts.put(booster()).digest
         wanted = Registration(model=MODEL, format="lightgbm", files={"model.txt": digest})
 
@@ -332,14 +420,18 @@ class TestConcurrent:
     KILLED = textwrap.dedent(
         """
         import sys
+        from pathlib import Path
         from predis.clock import SystemClock
         from predis.events import Bus
         from predis.registry import Registration, Registry
-        from predis.serving.runtimes import inspect
+        from predis.registry.signing import Seals
+        from predis.serving.inspect_child import Loaded
         from predis.state import ArtifactStore, Database
 
         database, artifacts = Database(sys.argv[1]), ArtifactStore(sys.argv[2])
-        registry = Registry(database, artifacts, clock=SystemClock(), bus=Bus(), inspect=inspect)
+        registry = Registry(
+            database, artifacts, clock=SystemClock(), bus=Bus(), inspect=Loaded, seals=Seals(Path(sys.argv[2]))
+        )
         model, reference, start = open(sys.argv[3], "rb").read(), open(sys.argv[4], "rb").read(), int(sys.argv[5])
         for place in range(start, 10**6):
             file = model + b"# %d" % place
@@ -549,7 +641,7 @@ class TestIntegrity:
     ) -> None:
         version = register()
         away = Database(f"sqlite:///{tmp_path}/no-folder/state.sqlite")
-        alone = Registry(away, artifacts, clock=clock, bus=Bus(), inspect=inspect)
+        alone = open_registry(away, artifacts, clock=clock)
         assert alone.read_files(version) == {"model.txt": booster()}
         with pytest.raises(IntegrityFailure):
             alone.read_files(replace(version, digest="0" * 64))

@@ -1,21 +1,15 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
-import decimal
 import json
-import math
 from typing import Any
 
 import hypothesis.strategies as st
-import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given
 
 from predis.errors import InvalidInput
-from predis.registry import signature as module
-from predis.registry.signature import NUMPY_OF, PROBABILITY, Field, Signature, encode_table, infer_inputs
+from predis.registry.signature import NUMPY_OF, PROBABILITY, Field, Signature
 
 names = st.text(min_size=1, max_size=200)
 
@@ -23,9 +17,11 @@ names = st.text(min_size=1, max_size=200)
 @st.composite
 def tensor_fields(draw: st.DrawFn, name: str | None = None) -> Field:
     datatype = draw(st.sampled_from(sorted(NUMPY_OF)))
-    levels = draw(st.lists(st.text(max_size=8), max_size=4)) if datatype == "BYTES" else []
+    text = datatype == "BYTES"
+    levels = draw(st.lists(st.text(max_size=8), max_size=4, unique=True)) if text else []
     shape = (-1, *draw(st.lists(st.integers(1, 50), max_size=3)))
-    return Field(name or draw(names), datatype, shape, draw(st.booleans()), tuple(levels))
+    raw = text and not levels and draw(st.booleans())
+    return Field(name or draw(names), datatype, shape, draw(st.booleans()), tuple(levels), raw)
 
 
 @st.composite
@@ -53,6 +49,9 @@ class TestField:
             ({"shape": (-1, 10**7)}, "-1 for the rows"),
             ({"shape": (-1,) + (1,) * 8}, "-1 for the rows"),
             ({"levels": ("a",)}, "levels are for BYTES"),
+            ({"datatype": "BYTES", "levels": ("a", "b", "a")}, "level 'a' stands twice"),
+            ({"raw": True}, "raw is for BYTES"),
+            ({"datatype": "BYTES", "levels": ("a",), "raw": True}, "raw is for BYTES tensors without levels"),
         ],
     )
     def test_what_cannot_be(self, values: dict[str, Any], message: str) -> None:
@@ -126,130 +125,3 @@ class TestSignature:
     def test_any_json_is_a_signature_or_invalid_input(self, document: Any) -> None:
         with contextlib.suppress(InvalidInput):
             Signature.from_dict(document)
-
-
-def inferred(column: Any, kind: pa.DataType | None = None) -> Field:
-    return infer_inputs(pa.table({"x": pa.array(column, kind)}))[0]
-
-
-class TestInferInputs:
-    @pytest.mark.parametrize(
-        ("kind", "datatype"),
-        [
-            (pa.int8(), "INT64"),
-            (pa.uint16(), "INT64"),
-            (pa.int64(), "INT64"),
-            (pa.float16(), "FP64"),
-            (pa.float32(), "FP64"),
-            (pa.float64(), "FP64"),
-            (pa.bool_(), "BOOL"),
-        ],
-    )
-    def test_numbers(self, kind: pa.DataType, datatype: str) -> None:
-        values = pa.array(np.array([0, 1, 1], kind.to_pandas_dtype()), kind)
-        assert inferred(values) == Field("x", datatype)
-        assert inferred(pa.concat_arrays([values, pa.nulls(1, kind)])) == Field("x", datatype, nullable=True)
-
-    def test_decimals(self) -> None:
-        assert inferred([decimal.Decimal("1.50")]) == Field("x", "FP64")
-
-    def test_a_nan_is_a_missing_value(self) -> None:
-        assert inferred([1.0, math.nan]).nullable
-        assert not inferred([1.0, math.inf]).nullable
-
-    @pytest.mark.parametrize(
-        "kind",
-        [
-            pa.string(),
-            pa.large_string(),
-            pa.dictionary(pa.int8(), pa.string()),
-            pa.dictionary(pa.int32(), pa.large_string()),
-        ],
-    )
-    def test_texts_have_levels_in_order(self, kind: pa.DataType) -> None:
-        column = pa.array(["b", "a", "", "b"]).cast(kind)
-        assert inferred(column) == Field("x", "BYTES", levels=("", "a", "b"))
-
-    def test_only_the_levels_seen(self) -> None:
-        column = pa.DictionaryArray.from_arrays(pa.array([0, None, 0]), ["seen", "never"])
-        assert inferred(column) == Field("x", "BYTES", nullable=True, levels=("seen",))
-
-    def test_a_dictionary_of_numbers_is_numbers(self) -> None:
-        column = pa.DictionaryArray.from_arrays(pa.array([0, 1]), pa.array([5, 7]))
-        assert inferred(column) == Field("x", "INT64")
-
-    def test_too_many_levels(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(module, "MAX_LEVELS", 3)
-        assert len(inferred(["a", "b", "c", None]).levels) == 3
-        with pytest.raises(InvalidInput, match="'x' has 4 different texts"):
-            inferred(["a", "b", "c", "d"])
-
-    @pytest.mark.parametrize(
-        "column", [[datetime.date(2024, 1, 1)], [[1.0]], [b"bytes"], [None], [{"a": 1}]], ids=str
-    )
-    def test_what_no_tensor_carries(self, column: list[Any]) -> None:
-        with pytest.raises(InvalidInput, match="'x' is of type"):
-            inferred(column)
-
-    def test_some_columns_in_an_order(self) -> None:
-        sample = pa.table({"a": [1], "b": [1.0], "c": ["x"]})
-        assert [f.name for f in infer_inputs(sample)] == ["a", "b", "c"]
-        assert [f.name for f in infer_inputs(sample, names=("c", "a"))] == ["c", "a"]
-        with pytest.raises(InvalidInput, match="no column 'd'; it has a, b, c"):
-            infer_inputs(sample, names=("d",))
-
-
-class TestEncodeTable:
-    def test_a_matrix_in_the_order_of_the_fields(self) -> None:
-        table = pa.table(
-            {"extra": [0, 0], "flag": [True, None], "n": [7, None], "x": [0.5, math.nan], "kind": ["b", None]}
-        )
-        inputs = infer_inputs(table, names=("kind", "x", "n", "flag"))
-        matrix = encode_table(table, inputs)
-        assert matrix.dtype == np.float64
-        assert matrix.flags.c_contiguous
-        np.testing.assert_array_equal(matrix, [[0, 0.5, 7, 1], [math.nan] * 4])
-
-    def test_unseen_is_not_missing(self) -> None:
-        field = Field("kind", "BYTES", nullable=True, levels=("a", "b"))
-        column = pa.chunked_array([["b", None], [], ["c", "a", "", "A"]], pa.string())
-        for found in (column, column.dictionary_encode(), column.cast(pa.large_string())):
-            codes = encode_table(pa.table({"kind": found}), (field,))[:, 0]
-            np.testing.assert_array_equal(codes, [1, math.nan, -1, 0, -1, -1])
-
-    @given(st.data())
-    def test_codes_lead_back_to_the_texts(self, data: st.DataObject) -> None:
-        levels = data.draw(st.lists(st.text(max_size=4), min_size=1, max_size=6, unique=True))
-        texts = data.draw(st.lists(st.sampled_from(levels) | st.none(), max_size=12))
-        field = Field("x", "BYTES", levels=tuple(levels))
-        codes = encode_table(pa.table({"x": pa.array(texts, pa.string())}), (field,))[:, 0]
-        assert [None if math.isnan(code) else levels[int(code)] for code in codes] == texts
-
-    def test_nothing_but_nulls(self) -> None:
-        inputs = (Field("kind", "BYTES", levels=("a",)), Field("x", "FP64"))
-        table = pa.table({"kind": pa.nulls(2), "x": pa.nulls(2)})
-        assert np.isnan(encode_table(table, inputs)).all()
-
-    def test_no_rows(self) -> None:
-        table = pa.table({"x": pa.array([], pa.float64()), "kind": pa.array([], pa.string())})
-        inputs = (Field("x", "FP64"), Field("kind", "BYTES", levels=("a",)))
-        assert encode_table(table, inputs).shape == (0, 2)
-
-    @pytest.mark.parametrize(
-        ("column", "field"),
-        [
-            (["a"], Field("x", "FP64")),
-            ([datetime.date(2024, 1, 1)], Field("x", "FP64")),
-            ([[1.0]], Field("x", "FP64")),
-            ([[1.0]], Field("x", "BYTES", levels=("a",))),
-            ([2**60 + 1], Field("x", "INT64")),
-        ],
-        ids=str,
-    )
-    def test_a_column_that_is_something_else(self, column: list[Any], field: Field) -> None:
-        with pytest.raises(InvalidInput, match="column 'x' cannot be read as"):
-            encode_table(pa.table({"x": column}), (field,))
-
-    def test_a_column_that_is_not_there(self) -> None:
-        with pytest.raises(InvalidInput, match="no column 'y'"):
-            encode_table(pa.table({"x": [1]}), (Field("y", "FP64"),))

@@ -26,6 +26,7 @@ DRAFT = Version(
     created_at=2**60 + 1,
     created_by="alice",
     profile={"bins": []},
+    seal="5e" * 64,
 )
 
 

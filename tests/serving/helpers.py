@@ -1,10 +1,12 @@
-"""What the tests of serving share: an ASGI caller, models small enough to read, and runtimes that do as they are told."""
+"""What the tests of serving share: a REST caller, models small enough to read, and runtimes that do as they are told."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, cast
@@ -12,21 +14,32 @@ from typing import Any, cast
 import lightgbm
 import numpy as np
 import onnx
+import orjson
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from predis.access import Keys
+from predis.access.keys import LOCAL
 from predis.clock import ManualClock
+from predis.metrics import NOTHING, TABLE, Metrics, Numbers
 from predis.registry.model import Version
 from predis.registry.signature import Field, Signature
-from predis.serving.plane import AppliedRoute, Plane, ServedVersion
-from predis.serving.protocol import Limits
+from predis.serving.capture import Capture
+from predis.serving.config import ServingConfig
+from predis.serving.http import Request
+from predis.serving.http_messages import Head
+from predis.serving.inputs import Inputs, Takes
+from predis.serving.observing import Observing
+from predis.serving.plane import AppliedRoute, Call, Plane
+from predis.serving.protocol import InferRequest, Limits
 from predis.serving.rest import RestApp
 from predis.serving.route import Route
+from predis.serving.served import ServedVersion
+from predis.serving.wire import encode_raw
 from predis.state.engine import Database
-from predis.state.records import Matrix, PredictionRecord, decode
+from predis.state.records import Block, Matrix, Status, decode
 
-LIMITS = Limits(batch_rows=100, tensors=50)
+LIMITS = Limits(batch_rows=100, tensors=50, body_bytes=1 << 20)
 SCORE = Field("score", "FP64")
 
 
@@ -51,6 +64,19 @@ def body(*tensors: Mapping[str, Any], **more: Any) -> bytes:
     return json.dumps({"inputs": list(tensors), **more}).encode()
 
 
+def binary_body(*tensors: Mapping[str, Any], **more: Any) -> tuple[bytes, int]:
+    """A body of the binary extension and the length of its JSON: tensors whose data is an array go raw, others stay in the JSON."""
+    heads, raw = [], []
+    for each in tensors:
+        head = dict(each)
+        if isinstance(each["data"], np.ndarray):
+            raw.append(encode_raw(head.pop("data"), head["datatype"]))
+            head["parameters"] = {"binary_data_size": len(raw[-1])}
+        heads.append(head)
+    text = json.dumps({"inputs": heads, **more}).encode()
+    return text + b"".join(raw), len(text)
+
+
 @dataclass(frozen=True)
 class Reply:
     status: int
@@ -61,42 +87,70 @@ class Reply:
     def json(self) -> Any:
         return json.loads(self.body)
 
+    @property
+    def outputs(self) -> dict[str, Any]:
+        """Outputs by name: their data, or their raw bytes."""
+        size = int(self.headers.get("inference-header-content-length", len(self.body)))
+        found, at = {}, size
+        for output in orjson.loads(self.body[:size])["outputs"]:
+            if "data" in output:
+                found[output["name"]] = output["data"]
+            else:
+                length = output["parameters"]["binary_data_size"]
+                found[output["name"]] = self.body[at : at + length]
+                at += length
+        assert at == len(self.body)
+        return found
 
-def ask(
-    app: RestApp,
+
+class Connection:
+    """Takes the answers to one request, in place of a connection."""
+
+    remote = "127.0.0.9"
+
+    def __init__(self) -> None:
+        self.replies: list[Reply] = []
+        self.replied = asyncio.Event()
+
+    def answer(self, _request: Request, status: int, *, body: bytes, headers: Any) -> None:
+        found = {name.decode(): value.decode("latin-1") for name, value in headers}
+        assert len(found) == len(headers)
+        found.setdefault("content-type", "application/json")
+        self.replies.append(Reply(status, found, body))
+        self.replied.set()
+
+
+def request(
     path: str,
-    content: bytes | Iterable[bytes] = b"",
+    content: bytes = b"",
     *,
     method: str = "",
-    headers: Mapping[str, str] | None = None,
-) -> Reply:
-    """One request to an ASGI application; several pieces of content come as a body streamed in as many messages."""
-    pieces = [content] if isinstance(content, bytes) else list(content)
-    incoming = [
-        {"type": "http.request", "body": piece, "more_body": at < len(pieces) - 1}
-        for at, piece in enumerate(pieces)
-    ]
-    sent: list[Any] = []
+    headers: Mapping[str, str | bytes] | None = None,
+    started: float = 0.0,
+) -> tuple[Request, Connection]:
+    """A request as the HTTP server hands it on. It is sent to ``localhost`` unless ``headers`` says otherwise."""
+    method = method or ("POST" if path.endswith("/infer") or "/repository/" in path else "GET")
+    given = {"host": "localhost", **(headers or {})}
+    found = {k.lower().encode(): v if isinstance(v, bytes) else v.encode("latin-1") for k, v in given.items()}
+    connection = Connection()
+    head = Head(method, path, "", found, True, len(content), False)
+    started = started or time.perf_counter()
+    return Request(head, cast(Any, connection), body=content, started=started), connection
 
-    async def receive() -> Any:
-        return incoming.pop(0)
 
-    async def send(message: Any) -> None:
-        sent.append(message)
+async def fetch(app: RestApp, path: str, content: bytes = b"", **more: Any) -> Reply:
+    """One request's one reply."""
+    asked, connection = request(path, content, **more)
+    app.handle(asked)
+    async with asyncio.timeout(30):
+        await connection.replied.wait()
+    (reply,) = connection.replies
+    assert asked.replied
+    return reply
 
-    scope = {
-        "type": "http",
-        "method": method or ("POST" if path.endswith("/infer") else "GET"),
-        "path": path,
-        "headers": [(k.lower().encode(), v.encode("latin-1")) for k, v in (headers or {}).items()],
-    }
-    asyncio.run(app(scope, receive, send))
-    start, *bodies = sent
-    assert start["type"] == "http.response.start"
-    content = b"".join(message["body"] for message in bodies)
-    found = {k.decode(): v.decode() for k, v in start["headers"]}
-    assert found["content-length"] == str(len(content))
-    return Reply(start["status"], found, content)
+
+def ask(app: RestApp, path: str, content: bytes = b"", **more: Any) -> Reply:
+    return asyncio.run(fetch(app, path, content, **more))
 
 
 def known_keys(clock: ManualClock, known: dict[str, list[str]] | None = None) -> Keys:
@@ -106,9 +160,32 @@ def known_keys(clock: ManualClock, known: dict[str, list[str]] | None = None) ->
     return keys
 
 
+def no_numbers() -> Numbers:
+    """Of an installation that has counted nothing yet."""
+    return {name: {} for name in TABLE}
+
+
+class NoRepository:
+    """Knows no endpoint to load."""
+
+    async def load(self, caller: Any, endpoint: str) -> None:
+        raise AssertionError(endpoint)
+
+    unload = load
+
+
+def rest(plane: Plane, *, limits: Limits = LIMITS, **more: Any) -> RestApp:
+    """An application without keys, repository and numbers, unless given."""
+    more.setdefault("repository", NoRepository())
+    more.setdefault("observing", Observing(lambda tenant: b"metrics of %b\n" % tenant.encode(), no_numbers))
+    keys = more.pop("keys", None) or known_keys(ManualClock())
+    return RestApp(plane, keys, limits=limits, **more)
+
+
 # --- versions ---------------------------------------------------------------------------------------------------------------
 
-Predict = Callable[[Matrix], Sequence[NDArray[Any]]]
+# What a fake runtime answers to features, or to tensors where it takes those.
+Predict = Callable[[Any], Sequence[NDArray[Any]]]
 
 
 def row_sums(features: Matrix) -> list[NDArray[Any]]:
@@ -117,22 +194,28 @@ def row_sums(features: Matrix) -> list[NDArray[Any]]:
 
 @dataclass
 class FakeRuntime:
-    """Answers what ``answer`` makes of the features, and remembers them."""
+    """Answers what ``answer`` makes of the features (or tensors), and remembers what it was asked."""
 
     signature: Signature
     answer: Predict = row_sums
-    asked: list[Matrix] = field(default_factory=list)
+    takes: Takes = "matrix"
+    asked: list[Inputs] = field(default_factory=list)
+    closed: int = 0
 
-    def predict(self, features: Matrix, unseen: Mapping[tuple[int, int], str]) -> Sequence[NDArray[Any]]:
-        self.asked.append(features)
-        return self.answer(features)
+    def predict(self, inputs: Inputs) -> Sequence[NDArray[Any]]:
+        self.asked.append(inputs)
+        assert (inputs.tensors is None) is (self.takes == "matrix")
+        return self.answer(inputs.features if inputs.tensors is None else inputs.tensors)
+
+    def close(self) -> None:
+        self.closed += 1
 
 
 ONE = signature(Field("x", "FP64"))
 
 
 def version(number: int, signature: Signature = ONE, *, model: str = "m", tenant: str = "default") -> Version:
-    return Version(tenant, model, number, "lightgbm", "", (), signature, {}, {}, 0, "test")
+    return Version(tenant, model, number, "lightgbm", f"{number:064x}", (), signature, {}, {}, 0, "test")
 
 
 def served(
@@ -140,11 +223,21 @@ def served(
     runtime: FakeRuntime | None = None,
     *,
     endpoint: str = "e",
+    tenant: str = "default",
     limits: Limits = LIMITS,
+    metrics: Metrics = NOTHING,
 ) -> ServedVersion:
-    """A version in memory; without a runtime it answers its own number."""
+    """A version in memory; without a runtime it answers its own number. The runtime forgets that it was warmed."""
     runtime = runtime or FakeRuntime(ONE, lambda features: [np.full(len(features), float(number))])
-    return ServedVersion(version(number, runtime.signature), runtime, endpoint=endpoint, limits=limits)
+    found = ServedVersion(
+        version(number, runtime.signature, tenant=tenant),
+        runtime,
+        endpoint=endpoint,
+        limits=limits,
+        metrics=metrics,
+    )
+    runtime.asked.clear()
+    return found
 
 
 def applied(
@@ -153,37 +246,100 @@ def applied(
     *,
     endpoint: str = "e",
     tenant: str = "default",
+    config: Mapping[str, Any] | None = None,
 ) -> AppliedRoute:
     """A Route and its versions; those not given answer their own numbers."""
     found = {v.number: v for v in versions}
     for number in weights:
-        found.setdefault(number, served(number, endpoint=endpoint))
-    return AppliedRoute.of(tenant, Route(endpoint, 1, weights), model="m", versions=found)
+        found.setdefault(number, served(number, endpoint=endpoint, tenant=tenant))
+    settings = ServingConfig.from_dict(config or {})
+    return AppliedRoute(tenant, Route(endpoint, 1, weights), "m", found, settings)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One request of a block."""
+
+    tenant: str
+    endpoint: str
+    version: int
+    id: str
+    status: Status
+    received_at: int
+    event_at: int
+    latency_us: int
+    scores: list[float]
+    features: Matrix
+    extra: list[list[Any]]
 
 
 class ListSink:
-    """Keeps the records."""
+    """Keeps the journal's records."""
 
     def __init__(self) -> None:
         self.payloads: list[bytes] = []
 
-    def append(self, payload: bytes) -> bool:
+    def append(self, payload: bytes, count: int = 1) -> bool:
+        assert len(decode(payload).ids) == count
         self.payloads.append(payload)
         return True
 
     @property
-    def records(self) -> list[PredictionRecord]:
+    def blocks(self) -> list[Block]:
         return [decode(payload) for payload in self.payloads]
 
+    @property
+    def records(self) -> list[Record]:
+        """The requests, one by one; rows of ``extra`` are those of the request."""
+        return [record for block in self.blocks for record in _records(block)]
 
-def ready_plane(clock: ManualClock, *routes: AppliedRoute, limits: Limits = LIMITS, **more: Any) -> Plane:
-    """A plane that follows these Routes; its sink is ``ListSink()`` unless given."""
-    more.setdefault("sink", ListSink())
-    plane = Plane(clock=clock, limits=limits, **more)
+
+def _records(block: Block) -> Iterable[Record]:
+    start = 0
+    texts = json.loads(block.extra) if block.extra else []
+    for at, name in enumerate(block.ids):
+        stop = start + int(block.rows[at])
+        yield Record(
+            block.tenant, block.endpoint, block.version, name, Status(block.status[at]), int(block.received_at[at]),
+            int(block.event_at[at]), int(block.latency_us[at]), block.scores[start:stop].tolist(), block.features[start:stop],
+            [[row - start, column, text] for row, column, text in texts if start <= row < stop],
+        )  # fmt: skip
+        start = stop
+
+
+def ready_plane(
+    clock: ManualClock, *routes: AppliedRoute, sink: ListSink | None = None, **more: Any
+) -> Plane:
+    """A plane that follows these Routes."""
+    plane = Plane(Capture(sink or ListSink(), clock), **more)
     for route in routes:
         plane.apply(route)
     plane.following = True
     return plane
+
+
+def call(wanted: InferRequest, endpoint: str = "e", **more: Any) -> Call:
+    return Call(more.pop("caller", LOCAL), endpoint, request=wanted, **more)
+
+
+async def rounds(count: int = 3) -> None:
+    """Let the event loop go round, so that what is due is done."""
+    for _round in range(count):
+        await asyncio.sleep(0)
+
+
+def in_loop(story: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """Makes a plain test of a coroutine."""
+
+    @functools.wraps(story)
+    def run(*args: Any, **named: Any) -> None:
+        async def bounded() -> None:
+            async with asyncio.timeout(30):
+                await story(*args, **named)
+
+        asyncio.run(bounded())
+
+    return run
 
 
 # --- LightGBM ---------------------------------------------------------------------------------------------------------------

@@ -9,14 +9,13 @@ import pytest
 from predis.access.audit import Audit
 from predis.clock import ManualClock
 from predis.errors import AlreadyExists, EndpointNotFound, InvalidInput, ModelNotFound
-from predis.events import Bus
 from predis.registry import Registry
 from predis.registry.model import Registration
-from predis.serving import runtimes
 from predis.serving.endpoints import Endpoints
 from predis.serving.route import Route
 from predis.serving.store import Endpoint
 from predis.state import ArtifactStore, Database
+from tests.registries import open_registry
 from tests.serving.helpers import booster_text
 
 
@@ -24,7 +23,7 @@ from tests.serving.helpers import booster_text
 def registry(database: Database, clock: ManualClock, tmp_path: Path) -> Registry:
     """Has the model ``m``, of both tenants."""
     artifacts = ArtifactStore(str(tmp_path / "artifacts"))
-    registry = Registry(database, artifacts, clock=clock, bus=Bus(), inspect=runtimes.inspect)
+    registry = open_registry(database, artifacts, clock=clock)
     digest = artifacts.put(booster_text()).digest
     for tenant in ("default", "other"):
         wanted = Registration(model="m", format="lightgbm", files={"model.txt": digest})

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import shutil
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,14 +29,17 @@ from predis.errors import (
     Unavailable,
     VersionNotFound,
 )
-from predis.events import Bus
-from predis.registry import Registry
+from predis.metrics import Metrics
 from predis.registry.model import Registration, Version
+from predis.serving import follower as follower_module
 from predis.serving import runtimes
+from predis.serving.capture import Capture
 from predis.serving.endpoints import Endpoints
 from predis.serving.follower import ALIVE_S, HEARTBEAT_S, RETRY_S, Follower, Sources, alive
-from predis.serving.plane import Plane, ServedVersion
+from predis.serving.inputs import Inputs
+from predis.serving.plane import AppliedRoute, Plane
 from predis.serving.protocol import decode_request
+from predis.serving.served import ServedVersion
 from predis.serving.snapshot import Snapshot
 from predis.serving.store import Endpoint, ServingStore, Worker
 from predis.settings import Settings
@@ -43,13 +47,19 @@ from predis.state import ArtifactStore, Database
 from predis.state.journal import JournalReader, Position
 from predis.state.records import decode
 from predis.state.schema import endpoints as endpoint_rows
+from tests.registries import open_registry
 from tests.serving.helpers import (
     COLUMNS,
     LIMITS,
+    ONE,
+    FakeRuntime,
     ListSink,
     ask,
     body,
     booster_text,
+    call,
+    in_loop,
+    rounds,
     served,
     table,
     tensor,
@@ -86,9 +96,12 @@ class FakeLibrary:
     """Opens versions that answer their own numbers, unless something is the matter with one."""
 
     def __init__(self) -> None:
+        self.metrics = Metrics(None, "test")
         self.lost: dict[int, Exception] = {}
         self.broken: dict[int, Exception] = {}
+        self.slow: dict[int, threading.Event] = {}
         self.opened: list[tuple[str, int]] = []
+        self.runtimes: dict[int, FakeRuntime] = {}
         self.alive: dict[int, weakref.ref[Any]] = {}
 
     def version(self, endpoint: Endpoint, number: int) -> Version:
@@ -98,9 +111,14 @@ class FakeLibrary:
 
     def open(self, version: Version, endpoint: str) -> ServedVersion:
         self.opened.append((endpoint, version.number))
+        if version.number in self.slow:
+            assert self.slow[version.number].wait(30)
         if version.number in self.broken:
             raise self.broken[version.number]
-        found = served(version.number, endpoint=endpoint)
+        runtime = self.runtimes.get(version.number)
+        found = served(
+            version.number, runtime, endpoint=endpoint, tenant=version.tenant, metrics=self.metrics
+        )
         self.alive[version.number] = weakref.ref(found)
         return found
 
@@ -117,10 +135,11 @@ class World:
         self.start()
 
     def start(self) -> None:
-        self.plane = Plane(clock=self.clock, sink=ListSink(), limits=LIMITS)
+        self.plane = Plane(Capture(ListSink(), self.clock))
         self.keys = Keys(self.database, self.clock, refresh_s=float("inf"))
         self.library = FakeLibrary()
-        sources = Sources(self.store, self.keys, self.library, Snapshot(self.folder / "routes.json"))
+        snapshot = Snapshot(self.folder / "routes.json")
+        sources = Sources(self.store, self.keys, self.library, snapshot, self.library.metrics)
         self.follower = Follower(self.plane, sources, worker="serving-0", clock=self.clock)
 
     def look(self) -> bool:
@@ -133,6 +152,10 @@ class World:
             self.store.add_endpoint(connection, found)
             self.store.put_route(connection, found, weights=weights, reason="", at=0, actor="test")
 
+    def configure(self, endpoint: str = "e", **config: Any) -> None:
+        with self.database.write() as connection:
+            self.store.set_config(connection, Endpoint("default", endpoint, "m", 0, {}, 0), config=config)
+
     def remove(self, endpoint: str = "e") -> None:
         with self.database.write() as connection:
             connection.execute(endpoint_rows.delete().filter_by(name=endpoint))
@@ -140,7 +163,13 @@ class World:
     def answer(self, endpoint: str = "e", *, caller: Caller = LOCAL, version: str | None = None) -> int:
         """The number of the version that answers."""
         request = decode_request(body(tensor("x", "FP64", [1])), LIMITS)
-        return asyncio.run(self.plane.infer(caller, endpoint, version=version, request=request)).served.number
+        asked = call(request, endpoint, caller=caller, version=version)
+        return asyncio.run(self.plane.infer(asked)).served.number
+
+    def loaded(self, number: int, endpoint: str = "e") -> float:
+        """What the metrics say of a version."""
+        labels = {"tenant": "default", "endpoint": endpoint, "version": str(number)}
+        return self.library.metrics.gauge("predis_version_loaded", **labels).value
 
     @property
     def report(self) -> Worker:
@@ -149,7 +178,11 @@ class World:
 
 
 @pytest.fixture
-def world(database: Database, tmp_path: Path, clock: ManualClock) -> Iterator[World]:
+def world(
+    database: Database, tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[World]:
+    # A look waits for what it has begun to load; here until it is there, however busy the machine is.
+    monkeypatch.setattr(follower_module, "_MOMENT_S", 30.0)
     found = World(database.url, tmp_path / "home", clock=clock)
     yield found
     found.database.close()
@@ -185,28 +218,11 @@ class TestApplying:
         assert list(applied.route.weights) == [3, 5, 4]
 
     @only_sqlite
-    def test_a_version_is_in_memory_before_its_route_is_applied(
-        self, world: World, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        world.put({1: 1.0})
-        world.look()
-        world.put({2: 1.0})
-        answers = []
-        opening = world.library.open
-
-        def watched(version: Version, endpoint: str) -> ServedVersion:
-            answers.append(world.answer())
-            return opening(version, endpoint)
-
-        monkeypatch.setattr(world.library, "open", watched)
-        world.look()
-        assert (answers, world.answer()) == ([1], 2)
-
-    @only_sqlite
     def test_versions_no_route_names_are_let_go(self, world: World) -> None:
         world.put({1: 0.5, 2: 0.5})
         world.look()
         world.put({2: 0.5, 3: 0.5})
+        world.look()
         world.look()
         gc.collect()
         assert {number for number, kept in world.library.alive.items() if kept()} == {2, 3}
@@ -228,6 +244,7 @@ class TestApplying:
             world.answer()
         assert world.answer("f") == 2
         assert (world.report.applied, world.report.problems) == ({"default/f": 1}, {})
+        world.look()
         gc.collect()
         assert {number for number, kept in world.library.alive.items() if kept()} == {2}
         world.start()
@@ -235,6 +252,254 @@ class TestApplying:
         world.look()
         with pytest.raises(EndpointNotFound):
             world.answer()
+
+
+@only_sqlite
+class TestLoading:
+    """Versions are loaded beside the following of Routes."""
+
+    @pytest.fixture
+    def slow(self, world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+        """Version 2 takes until it is set."""
+        monkeypatch.setattr(follower_module, "_MOMENT_S", 0.0)
+        world.put({1: 1.0})
+        world.follower.catch_up()
+        event = world.library.slow[2] = threading.Event()
+        yield event
+        event.set()
+
+    def test_a_version_is_in_memory_before_its_route_is_applied(
+        self, world: World, slow: threading.Event
+    ) -> None:
+        world.put({2: 1.0})
+        for _look in range(3):
+            assert not world.look()
+            assert world.answer() == 1
+        assert world.report.applied == {"default/e": 1}
+        slow.set()
+        world.follower.catch_up()
+        assert world.answer() == 2
+        assert world.report.applied == {"default/e": 2}
+        assert world.library.opened == [("e", 1), ("e", 2)]
+
+    def test_one_that_takes_long_holds_up_no_other_and_no_heartbeat(
+        self, world: World, slow: threading.Event
+    ) -> None:
+        world.put({2: 1.0})
+        world.put({3: 1.0}, "f")
+        while not world.look():
+            assert world.answer() == 1
+        assert world.answer("f") == 3
+        seen_at = world.report.seen_at
+        world.clock.advance(HEARTBEAT_S)
+        world.look()
+        assert world.report.seen_at > seen_at
+
+    def test_a_route_of_several_waits_for_the_last(self, world: World, slow: threading.Event) -> None:
+        world.put({3: 0.5, 2: 0.5})
+        for _look in range(5):
+            world.look()
+        assert world.answer() == 1
+        slow.set()
+        world.follower.catch_up()
+        assert {world.answer(version=version) for version in ("2", "3")} == {2, 3}
+
+    def test_what_was_loaded_in_vain_is_let_go(self, world: World, slow: threading.Event) -> None:
+        """A newer Route came while it was being loaded."""
+        world.put({2: 1.0})
+        world.look()
+        world.put({3: 1.0})
+        world.follower.catch_up()
+        assert world.answer() == 3
+        slow.set()
+        while world.loaded(2) or not world.library.alive.get(2):
+            world.look()
+        gc.collect()
+        assert world.library.alive[2]() is None
+        assert world.answer() == 3
+
+
+@only_sqlite
+class TestConfiguration:
+    """An endpoint's configuration is followed like its Route."""
+
+    def applied(self, world: World) -> AppliedRoute:
+        found = world.plane.applied("default", "e")
+        assert found is not None
+        return found
+
+    def test_a_change(self, world: World) -> None:
+        world.put({1: 1.0})
+        world.look()
+        version = self.applied(world).versions[1]
+        assert (self.applied(world).config.capture, version.batcher.policy.rows) == (True, 256)
+        world.configure(capture=False, batching={"rows": 7}, cache={"ttl_s": 5})
+        assert world.look()
+        assert not world.look()
+        applied = self.applied(world)
+        assert applied.versions == {1: version}
+        assert (applied.config.capture, version.batcher.policy.rows) == (False, 7)
+        assert applied.cache is not None
+        world.configure()
+        world.look()
+        assert self.applied(world).cache is None
+        assert world.library.opened == [("e", 1)]
+
+    @pytest.mark.parametrize("fresh", [False, True])
+    def test_one_that_cannot_be_used_concerns_its_endpoint_alone(self, world: World, fresh: bool) -> None:
+        """It cannot be set through Predis, but the database is a file."""
+        world.put({1: 1.0})
+        world.put({2: 1.0}, "f")
+        if not fresh:
+            world.look()
+        world.configure(batching={"rows": "many"})
+        world.look()
+        assert world.report.problems["default/e"]["code"] == "invalid_input"
+        assert world.answer("f") == 2
+        if fresh:
+            with pytest.raises(NotReady):
+                world.answer()
+        else:
+            assert world.answer() == 1
+        world.configure(batching={"rows": 5})
+        world.look()
+        assert (world.answer(), world.report.problems) == (1, {})
+
+    def test_unloading_and_loading(self, world: World) -> None:
+        runtime = world.library.runtimes[1] = FakeRuntime(ONE)
+        world.put({1: 1.0})
+        world.look()
+        assert world.loaded(1) == 1
+        world.configure(loaded=False)
+        assert world.look()
+        with pytest.raises(NotReady, match="is unloaded"):
+            world.answer()
+        assert world.report.applied == {"default/e": 1}  # it follows; there is nothing to hold up a rollout
+        world.look()
+        assert (runtime.closed, world.loaded(1)) == (1, 0)
+        world.put({2: 1.0})
+        world.look()
+        assert world.report.applied == {"default/e": 2}
+        assert world.library.opened == [("e", 1)]
+        world.configure(loaded=True)
+        world.look()
+        assert (world.answer(), world.loaded(2)) == (2, 1)
+
+    def test_an_unloaded_endpoint_stays_so_over_a_restart(self, world: World) -> None:
+        world.put({1: 1.0})
+        world.configure(loaded=False)
+        world.look()
+        world.start()
+        world.database.away()
+        world.look()
+        with pytest.raises(NotReady, match="is unloaded"):
+            world.answer()
+        assert world.library.opened == []
+
+
+@only_sqlite
+class TestClosing:
+    """A version's memory is given back once no request can come to it and its last one is answered: never under one."""
+
+    @in_loop
+    async def test_waits_for_the_last_request(self, world: World) -> None:
+        gate = threading.Event()
+        gate.set()
+
+        def wait(features: Any) -> Any:
+            assert gate.wait(30)
+            return [features[:, 0]]
+
+        runtime = world.library.runtimes[1] = FakeRuntime(ONE, wait)
+        world.put({1: 1.0})
+        await asyncio.to_thread(world.look)
+        applied = world.plane.applied("default", "e")
+        assert applied is not None
+        applied.versions[1].cost.fixed_s = 0.1  # so that it runs in a thread
+        gate.clear()
+        request = decode_request(body(tensor("x", "FP64", [1])), LIMITS)
+        task = asyncio.ensure_future(world.plane.infer(call(request)))
+        await rounds()
+        world.put({2: 1.0})
+        for _look in range(3):
+            await asyncio.to_thread(world.look)
+            await rounds()
+        assert (runtime.closed, world.loaded(1), task.done()) == (0, 1, False)
+        gate.set()
+        assert (await task).served.number == 1
+        await asyncio.to_thread(world.look)
+        assert (runtime.closed, world.loaded(1)) == (1, 0)
+
+    @in_loop
+    async def test_does_not_happen_while_the_event_loop_predicts(self, world: World) -> None:
+        """A cheap prediction runs there; its library lets other threads run meanwhile."""
+        closed = []
+
+        def look_around(features: Any) -> Any:
+            if started:
+                world.put({2: 1.0})
+                for _look in range(3):
+                    looking = threading.Thread(target=world.look)
+                    looking.start()
+                    looking.join()
+                closed.append(runtime.closed)
+            return [features[:, 0]]
+
+        started: list[bool] = []
+        runtime = world.library.runtimes[1] = FakeRuntime(ONE, look_around)
+        world.put({1: 1.0})
+        world.look()
+        started.append(True)
+        request = decode_request(body(tensor("x", "FP64", [1])), LIMITS)
+        assert (await world.plane.infer(call(request))).served.number == 1
+        assert closed == [0]
+        await rounds()
+        world.look()
+        assert runtime.closed == 1
+        assert (await world.plane.infer(call(request))).served.number == 2
+
+    @in_loop
+    async def test_waits_until_the_loop_has_gone_round(self, world: World) -> None:
+        """A request may have found the Route, and not have been counted yet."""
+        runtime = world.library.runtimes[1] = FakeRuntime(ONE)
+        world.put({1: 1.0})
+        world.look()
+        world.put({2: 1.0})
+        world.look()
+        world.look()
+        assert runtime.closed == 0  # the loop has not run since
+        await rounds()
+        world.look()
+        assert runtime.closed == 1
+
+    def test_a_version_that_is_wanted_again_is_taken_back(self, world: World) -> None:
+        runtime = world.library.runtimes[1] = FakeRuntime(ONE)
+        world.put({1: 1.0})
+        world.look()
+        world.put({2: 1.0})
+        world.look()
+        world.put({1: 1.0})
+        world.look()
+        for _look in range(3):
+            world.look()
+        assert world.library.opened == [("e", 1), ("e", 2)]
+        assert (runtime.closed, world.loaded(1), world.loaded(2)) == (0, 1, 0)
+        assert world.plane.applied("default", "e").versions[1].runtime is runtime  # type: ignore[union-attr]
+
+
+@only_sqlite
+def test_the_metrics_name_the_route(world: World) -> None:
+    gauge = world.library.metrics.gauge("predis_route", tenant="default", endpoint="e")
+    world.put({1: 1.0})
+    world.look()
+    assert gauge.value == 1
+    world.library.broken[2] = ModelFailure("bad")
+    world.put({2: 1.0})
+    world.look()
+    assert gauge.value == 1
+    world.put({1: 1.0})
+    world.look()
+    assert gauge.value == 3
 
 
 @only_sqlite
@@ -283,6 +548,7 @@ class TestTrouble:
         world.look()
         world.library.broken[3] = ModelFailure("bad")
         world.put({1: 0.5, 2: 0.25, 3: 0.25})
+        world.look()
         world.look()
         gc.collect()
         assert {number for number, kept in world.library.alive.items() if kept()} == {1}
@@ -470,7 +736,7 @@ class TestDatabaseAway:
             world.put({2: 1.0} if name == "a" else {3: 1.0}, name)
         world.library.lost[3] = Unavailable("the state database does not answer: gone in between")
         assert not world.look()
-        assert [world.answer(name) for name in ("a", "e")] == [2, 1]
+        assert [world.answer(name) for name in ("a", "e")] == [1, 1]
         world.library.lost.clear()
         assert world.look()
         assert [world.answer(name) for name in ("a", "e")] == [2, 3]
@@ -541,7 +807,7 @@ class Installation:
         self.settings, self.clock = settings, clock
         self.database = Database(settings.database_url)
         self.artifacts = ArtifactStore(settings.store_url)
-        registry = Registry(self.database, self.artifacts, clock=clock, bus=Bus(), inspect=runtimes.inspect)
+        registry = open_registry(self.database, self.artifacts, clock=clock)
         self.versions = [
             registry.register(
                 "default",
@@ -599,21 +865,21 @@ INFER = "/v2/models/e/infer"
 
 def expected(rounds: int = 12) -> list[float]:
     runtime = runtimes.load("lightgbm", {"m": booster_text(rounds=rounds)})
-    return [float(v) for v in runtime.predict(ROWS, {})[0]]
+    return [float(v) for v in runtime.predict(Inputs(len(ROWS), ROWS, {}))[0]]
 
 
 def test_a_worker_answers_what_the_model_answers_and_keeps_the_record(
     installation: Installation, start: Callable[[], ServingWorker]
 ) -> None:
     installation.put({1: 1.0})
-    reply = ask(start().app, INFER, CONTENT)
+    reply = ask(start().rest, INFER, CONTENT)
     assert reply.status == 200
     assert reply.json["outputs"][0]["data"] == expected()
     batch = JournalReader(installation.settings.journal_folder / "serving-0").read(Position())
-    (record,) = [decode(payload) for payload in batch.payloads]
-    assert (record.endpoint, record.version, record.id) == ("e", 1, "r")
-    assert record.scores.tolist() == expected()
-    np.testing.assert_array_equal(record.features, ROWS)
+    (block,) = [decode(payload) for payload in batch.payloads]
+    assert (block.endpoint, block.version, block.ids, block.rows.tolist()) == ("e", 1, ["r"], [len(ROWS)])
+    assert block.scores.tolist() == expected()
+    np.testing.assert_array_equal(block.features, ROWS)
 
 
 def test_bytes_changed_on_disk_are_not_served(
@@ -630,7 +896,7 @@ def test_bytes_changed_on_disk_are_not_served(
     assert report.applied == {"default/e": 1}
     problem = report.problems["default/e"]
     assert (problem["route"], problem["code"]) == (2, "integrity_failure")
-    reply = ask(worker.app, INFER, CONTENT)
+    reply = ask(worker.rest, INFER, CONTENT)
     assert (reply.json["model_version"], reply.json["outputs"][0]["data"]) == ("1", expected())
 
 
@@ -642,11 +908,11 @@ def test_a_file_gone_from_disk(installation: Installation, start: Callable[[], S
     worker.follower.look()
     (report,) = installation.store.workers()
     assert report.problems["default/e"]["code"] == "not_found"
-    assert ask(worker.app, INFER, CONTENT).json["model_version"] == "1"
+    assert ask(worker.rest, INFER, CONTENT).json["model_version"] == "1"
     installation.artifacts.put(booster_text(rounds=5))  # restored from a backup
     installation.clock.advance(RETRY_S + 0.1)
     worker.follower.look()
-    assert ask(worker.app, INFER, CONTENT).json["outputs"][0]["data"] == expected(rounds=5)
+    assert ask(worker.rest, INFER, CONTENT).json["outputs"][0]["data"] == expected(rounds=5)
 
 
 def test_a_worker_restarted_while_the_database_is_away(
@@ -662,7 +928,7 @@ def test_a_worker_restarted_while_the_database_is_away(
 
     monkeypatch.setattr(Database, "read", refuse)
     monkeypatch.setattr(Database, "write", refuse)
-    app = start().app
+    app = start().rest
     assert ask(app, "/v2/health/ready").status == 200
     reply = ask(app, INFER, CONTENT, headers=headers)
     assert (reply.status, reply.json["model_version"]) == (200, "2")
@@ -683,5 +949,5 @@ def test_a_snapshot_whose_files_have_changed_is_not_served(
 
     monkeypatch.setattr(Database, "read", refuse)
     monkeypatch.setattr(Database, "write", refuse)
-    reply = ask(start().app, INFER, CONTENT)
+    reply = ask(start().rest, INFER, CONTENT)
     assert (reply.status, reply.json["code"]) == (503, "not_ready")

@@ -1,31 +1,43 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from predis.errors import InvalidInput, ModelFailure
 from predis.registry.model import FORMATS
-from predis.registry.signature import Field
+from predis.registry.signature import NUMPY_OF, Field
 from predis.serving import runtimes
 from predis.state.records import Matrix
-from tests.serving.helpers import ONE, SCORE, FakeRuntime, booster_text, logistic_graph, signature, table
+from tests.serving.helpers import ONE, FakeRuntime, signature
+from tests.serving.models import CASES, matrix
 
-TWO = np.array([[1.0], [2.0]])
+TWO = matrix([[1.0], [2.0]])
+
+
+SINGLE_FILE = sorted(FORMATS.keys() - {"python", "sklearn"})
 
 
 def test_every_format_of_the_registry_has_a_runtime() -> None:
     for kind in FORMATS:
         with pytest.raises(ModelFailure):
-            runtimes.load(kind, {"model": b"not a model"})
+            runtimes.load(kind, {"model.py": b"not a model"})
+
+
+def test_a_model_tested_of_every_format() -> None:
+    assert {case.kind for case in CASES.values()} == FORMATS.keys()
 
 
 @pytest.mark.parametrize("kind", ["", "pickle", "LightGBM", "../onnx"])
 def test_an_unknown_format(kind: str) -> None:
-    with pytest.raises(InvalidInput, match="the formats are lightgbm, onnx"):
+    with pytest.raises(
+        InvalidInput, match="the formats are catboost, lightgbm, onnx, python, sklearn, torch, xgboost"
+    ):
         runtimes.load(kind, {"model": b""})
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", SINGLE_FILE)
 @pytest.mark.parametrize("contents", [{}, {"a": b"", "b": b""}])
 def test_a_model_is_one_file(kind: str, contents: dict[str, bytes]) -> None:
     with pytest.raises(InvalidInput, match="is one file"):
@@ -34,7 +46,7 @@ def test_a_model_is_one_file(kind: str, contents: dict[str, bytes]) -> None:
 
 class TestRun:
     def test_gives_the_outputs(self) -> None:
-        (found,) = runtimes.run(FakeRuntime(ONE), TWO, unseen={})
+        (found,) = runtimes.run(FakeRuntime(ONE), TWO)
         assert found.tolist() == [1, 2]
 
     @pytest.mark.parametrize(
@@ -45,18 +57,45 @@ class TestRun:
             raise error
 
         with pytest.raises(ModelFailure, match=f"{type(error).__name__}: bad") as caught:
-            runtimes.run(FakeRuntime(ONE, fail), TWO, unseen={})
+            runtimes.run(FakeRuntime(ONE, fail), TWO)
         assert caught.value.__cause__ is error
 
     @pytest.mark.parametrize(
-        "outputs",
-        [[], [np.zeros(1)], [np.zeros(3)], [np.zeros((1, 2))], [np.array(1.0)], [np.zeros(2), np.zeros(2)]],
-        ids=lambda outputs: str([o.shape for o in outputs]),
+        ("outputs", "says"),
+        [
+            ([], "answered 0 outputs, its signature has 1"),
+            ([np.zeros(2), np.zeros(2)], "answered 2 outputs"),
+            ([np.zeros(1)], r"answered \[1\] for 2 rows of output 'score', whose shape is \[-1\]"),
+            ([np.zeros(3)], "for 2 rows"),
+            ([np.zeros((1, 2))], "for 2 rows"),
+            ([np.zeros((2, 2))], "for 2 rows"),
+            ([np.array(1.0)], "for 2 rows"),
+        ],
+        ids=lambda value: "" if isinstance(value, str) else str([o.shape for o in value]),
     )
-    def test_refuses_another_number_of_rows_or_outputs(self, outputs: list[Matrix]) -> None:
+    def test_refuses_what_the_signature_does_not_say(self, outputs: list[Any], says: str) -> None:
         """An answer with a row too few would be read as the answer of another row."""
-        with pytest.raises(ModelFailure, match="for 2 rows and 1 outputs"):
-            runtimes.run(FakeRuntime(ONE, lambda _features: outputs), TWO, unseen={})
+        with pytest.raises(ModelFailure, match=says):
+            runtimes.run(FakeRuntime(ONE, lambda _features: outputs), TWO)
+
+    @pytest.mark.parametrize(
+        ("output", "field", "expected"),
+        [
+            (np.array([[1.0], [2.0]], np.float32), Field("y", "FP64"), [1.0, 2.0]),
+            (np.array([1.0, 2.0]), Field("y", "FP32"), [1.0, 2.0]),
+            (np.array([True, False]), Field("y", "INT64"), [1, 0]),
+            (np.array([[1, 2], [3, 4]]), Field("y", "FP16", (-1, 2)), [[1, 2], [3, 4]]),
+            (np.array([["a"], ["b"]], np.object_), Field("y", "BYTES"), ["a", "b"]),
+        ],
+        ids=str,
+    )
+    def test_makes_of_an_output_what_the_signature_says(
+        self, output: Any, field: Field, expected: list[Any]
+    ) -> None:
+        wanted = signature(Field("x", "FP64"), outputs=(field,))
+        (found,) = runtimes.run(FakeRuntime(wanted, lambda _features: [output]), TWO)
+        assert found.tolist() == expected
+        assert found.dtype == np.dtype(NUMPY_OF[field.datatype])
 
 
 class TestScores:
@@ -83,23 +122,6 @@ class TestScores:
         found = runtimes.scores_of(signature(Field("x", "FP64"), outputs=outputs, score=score), self.OUTPUTS)
         np.testing.assert_allclose(found, expected, rtol=1e-7)
         assert (found.dtype, found.shape, found.flags.c_contiguous) == (np.float64, (3,), True)
-
-
-class TestInspect:
-    """What the registry asks at registration."""
-
-    def test_gives_the_signature_and_a_way_to_score(self) -> None:
-        found, score = runtimes.inspect("lightgbm", {"m": booster_text()}, signature=None, inputs=())
-        assert found.feature_names == ("a", "b", "kind", "c")
-        scores = score(table(50))
-        assert scores.shape == (50,)
-        assert ((scores > 0) & (scores < 1)).all()
-
-    def test_keeps_the_signature_given(self) -> None:
-        wanted = signature(*(Field(n, "FP32") for n in "pqr"), outputs=(SCORE,))
-        found, score = runtimes.inspect("onnx", {"m": logistic_graph()}, signature=wanted, inputs=())
-        assert found is wanted
-        assert score(np.zeros((1, 3))).tolist() == [0.5]
 
 
 class TestOrder:

@@ -4,19 +4,23 @@ import gc
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import lightgbm
 import numpy as np
+import pandas
 import pytest
 
 from predis.errors import InvalidInput, MissingExtra, ModelFailure
 from predis.registry.signature import Field
 from predis.serving import runtimes
 from predis.serving.runtimes import lightgbm as runtime_module
-from predis.serving.runtimes.lightgbm import LightGBM
+from predis.serving.runtimes.lightgbm import FEW_ROWS, LightGBM
 from predis.state.records import Matrix
 from tests.serving.helpers import COLUMNS, SCORE, booster_text, signature, table
+from tests.serving.models import matrix
 
 OBJECTIVES = ["binary", "multiclass", "regression", "poisson", "cross_entropy"]
 INPUTS = (
@@ -44,15 +48,16 @@ class TestParity:
     @pytest.mark.parametrize("rows", [1, 2, 3, 500])
     def test_with_the_library(self, objective: str, rows: int) -> None:
         features = table(rows, seed=rows)
-        (found,) = load(objective).predict(features, {})
+        (found,) = load(objective).predict(matrix(features))
         np.testing.assert_array_equal(found, expected(objective, features))
         assert found.shape == ((rows, 3) if objective == "multiclass" else (rows,))
 
     @pytest.mark.parametrize("objective", OBJECTIVES)
     def test_one_row_at_a_time_is_the_same_as_all_at_once(self, objective: str) -> None:
         features, model = table(200), load(objective)
-        (many,) = model.predict(features, {})
-        single = np.concatenate([model.predict(features[at : at + 1], {})[0] for at in range(200)])
+        assert FEW_ROWS < 200
+        (many,) = model.predict(matrix(features))
+        single = np.concatenate([model.predict(matrix(features[at : at + 1]))[0] for at in range(200)])
         np.testing.assert_array_equal(single, many)
 
     @pytest.mark.parametrize("rows", [1, 4])
@@ -61,30 +66,30 @@ class TestParity:
         for column in range(len(COLUMNS)):
             features = np.nan_to_num(table(rows))
             features[:, column] = value
-            (found,) = load().predict(features, {})
+            (found,) = load().predict(matrix(features))
             np.testing.assert_array_equal(found, expected("binary", features))
 
     def test_an_unseen_level_is_as_good_as_missing(self) -> None:
         unseen, missing = table(100), table(100)
         unseen[:, 2], missing[:, 2] = -1, np.nan
-        np.testing.assert_array_equal(load().predict(unseen, {})[0], load().predict(missing, {})[0])
+        np.testing.assert_array_equal(load().predict(matrix(unseen))[0], load().predict(matrix(missing))[0])
 
     def test_features_in_any_memory_layout(self) -> None:
         features = table(60)
-        (right,) = load().predict(features, {})
+        (right,) = load().predict(matrix(features))
         for other in (
             np.asfortranarray(features),
             np.repeat(features, 2, axis=1)[:, ::2],
             np.repeat(features, 2, 0)[::2],
         ):
-            np.testing.assert_array_equal(load().predict(other, {})[0], right)
-            np.testing.assert_array_equal(load().predict(other[7:8], {})[0], right[7:8])
+            np.testing.assert_array_equal(load().predict(matrix(other))[0], right)
+            np.testing.assert_array_equal(load().predict(matrix(other[7:8]))[0], right[7:8])
 
     def test_answers_do_not_share_memory(self) -> None:
         model, features = load(), table(2)
-        (first,) = model.predict(features[:1], {})
+        (first,) = model.predict(matrix(features[:1]))
         kept = first.copy()
-        model.predict(features[1:], {})
+        model.predict(matrix(features[1:]))
         np.testing.assert_array_equal(first, kept)
 
     @pytest.mark.parametrize("objective", ["binary", "multiclass"])
@@ -98,7 +103,7 @@ class TestParity:
             wrong = 0
             for at in random.integers(0, len(features), 150):
                 size = int(random.choice([1, 1, 1, 40]))
-                (found,) = model.predict(features[at : at + size], {})
+                (found,) = model.predict(matrix(features[at : at + size]))
                 wrong += not np.array_equal(found, right[at : at + size])
             return wrong
 
@@ -146,8 +151,73 @@ class TestSignature:
 
     def test_with_more_outputs_than_the_model(self) -> None:
         wanted = signature(*INPUTS, outputs=(SCORE, Field("label", "INT64")))
-        with pytest.raises(InvalidInput, match="one output, its signature 2"):
+        with pytest.raises(InvalidInput, match="1 output, its signature 2"):
             runtimes.load("lightgbm", {"m": booster_text()}, signature=wanted)
+
+
+class TestLevels:
+    """A model trained on a pandas table keeps the order of each categorical column: a code is the place in it."""
+
+    @staticmethod
+    def trained(categories: list[Any], *, rows: int = 200) -> tuple[bytes, Any]:
+        random = np.random.default_rng(0)
+        values = [categories[at] for at in random.integers(0, len(categories), rows)]
+        frame = pandas.DataFrame(
+            {"x": random.normal(size=rows), "kind": pandas.Categorical(values, categories)}
+        )
+        labels = frame["x"] + (frame["kind"] == categories[0]) > 0.5
+        parameters = {"objective": "binary", "verbose": -1, "num_threads": 1, "min_data_per_group": 5}
+        booster = lightgbm.train(parameters, lightgbm.Dataset(frame, labels.astype(float)), 10)
+        return booster.model_to_string().encode(), (booster, frame)
+
+    def test_are_the_models_own(self) -> None:
+        text, (booster, frame) = self.trained(["w", "u", "v"])
+        reference = (Field("x", "FP64"), Field("kind", "BYTES", nullable=True, levels=("u", "v")))
+        model = runtimes.load("lightgbm", {"m": text}, inputs=reference)
+        assert model.signature.inputs == (reference[0], replace(reference[1], levels=("w", "u", "v")))
+        codes = np.column_stack([frame["x"], frame["kind"].cat.codes])
+        np.testing.assert_array_equal(model.predict(matrix(codes))[0], booster.predict(frame))
+
+    def test_without_a_reference(self) -> None:
+        text, _trained = self.trained(["w", "u", "v"])
+        assert runtimes.load("lightgbm", {"m": text}).signature.inputs == (
+            Field("x", "FP64", nullable=True),
+            Field("kind", "BYTES", nullable=True, levels=("w", "u", "v")),
+        )
+
+    @pytest.mark.parametrize(
+        "reference",
+        [
+            (Field("x", "FP64"), Field("kind", "INT64")),
+            (Field("x", "BYTES", levels=("a",)), Field("kind", "BYTES", levels=("u",))),
+        ],
+        ids=str,
+    )
+    def test_of_other_columns_than_the_references(self, reference: tuple[Field, ...]) -> None:
+        text, _trained = self.trained(["w", "u", "v"])
+        with pytest.raises(InvalidInput, match="trained on 1 categorical columns"):
+            runtimes.load("lightgbm", {"m": text}, inputs=reference)
+
+    def test_that_are_numbers(self) -> None:
+        """Their codes are not their values; asked with the values, the model would quietly answer for other ones."""
+        text, _trained = self.trained([30, 10, 20])
+        with pytest.raises(InvalidInput, match="give each of them as texts"):
+            runtimes.load("lightgbm", {"m": text}, inputs=(Field("x", "FP64"), Field("kind", "INT64")))
+
+    def test_in_a_signature_are_the_signatures(self) -> None:
+        text, _trained = self.trained([30, 10, 20])
+        wanted = signature(Field("x", "FP64"), Field("kind", "BYTES", levels=("30", "10", "20")))
+        assert runtimes.load("lightgbm", {"m": text}, signature=wanted).signature is wanted
+
+    def test_damaged(self) -> None:
+        text, _trained = self.trained(["w", "u"])
+        with pytest.raises(ModelFailure, match="pandas_categorical is damaged"):
+            runtimes.load("lightgbm", {"m": text.replace(b'[["w"', b'[["w')})
+
+    def test_texts_need_them(self) -> None:
+        inputs = (*INPUTS[:2], Field("kind", "BYTES"), INPUTS[3])
+        with pytest.raises(InvalidInput, match="'kind' holds free texts"):
+            runtimes.load("lightgbm", {"m": booster_text()}, inputs=inputs)
 
 
 class TestNotAModel:
@@ -185,7 +255,7 @@ class TestNotAModel:
         text, count = re.subn(pattern, replacement, booster_text())
         assert count
         if b"tree_sizes" in pattern:  # they are not needed
-            assert runtimes.load("lightgbm", {"m": text}).predict(np.zeros((1, 4)), {})
+            assert runtimes.load("lightgbm", {"m": text}).predict(matrix(np.zeros((1, 4))))
         else:
             with pytest.raises(ModelFailure, match="LightGBM"):
                 runtimes.load("lightgbm", {"m": text})
@@ -212,8 +282,8 @@ def test_closing_gives_the_memory_back() -> None:
 
     def use() -> None:
         model = runtimes.load("lightgbm", {"m": text})
-        model.predict(np.zeros((1, 4)), {})
-        model.predict(np.zeros((2, 4)), {})
+        model.predict(matrix(np.zeros((1, 4))))
+        model.predict(matrix(np.zeros((2, 4))))
 
     for _warm in range(5):
         use()

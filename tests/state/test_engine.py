@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from predis.errors import InvalidSetting, PredisError, SetupError, Unavailable
 from predis.state import engine
 from predis.state.engine import Database
-from predis.state.schema import models, workers
+from predis.state.schema import journal_positions, models, workers
 
 only_sqlite = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 only_postgresql = pytest.mark.parametrize("database", ["postgresql"], indirect=True)
@@ -151,6 +151,16 @@ class TestStatements:
             assert [dict(r) for r in connection.execute(sa.select(workers)).mappings()] == [
                 second | {"started_at": 1}
             ]
+
+    def test_upsert_adds_where_it_shall(self, database: Database) -> None:
+        row = {"stream": "s", "segment": 1, "position": 64, "records": 5, "dropped": 2, "damaged": 1}
+        add = database.upsert(journal_positions, add=("dropped", "damaged"))
+        for values in (row, {**row, "records": 9, "damaged": 0}):
+            with database.write() as connection:
+                connection.execute(add, values)
+        with database.read() as connection:
+            found = connection.execute(sa.select(journal_positions)).mappings().one()
+        assert dict(found) == {**row, "records": 9, "dropped": 4, "damaged": 1}
 
 
 class TestDurability:

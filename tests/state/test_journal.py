@@ -18,7 +18,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from predis.errors import Conflict
+from predis.errors import Conflict, DiskFull
 from predis.state import journal
 from predis.state.journal import HEADER_BYTES, Batch, JournalReader, JournalWriter, Position, streams
 
@@ -33,14 +33,16 @@ def payload(ordinal: int) -> bytes:
 def read_all(folder: Path, position: Position | None = None) -> Batch:
     """Everything there is, as if it were one batch."""
     reader, position = JournalReader(folder), position or Position()
-    payloads, dropped, damaged = [], 0, 0
+    payloads, counts, dropped, damaged = [], [], 0, 0
     while True:
         batch = reader.read(position)
         payloads += batch.payloads
+        counts += batch.counts
         dropped += batch.dropped
         damaged += batch.damaged
         if batch.position == position:
-            return Batch(payloads, position, dropped, damaged)
+            assert not batch.more
+            return Batch(payloads, counts, position, dropped, damaged)
         position = batch.position
 
 
@@ -48,11 +50,15 @@ def segments(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.seg"))
 
 
-def refuse_disk(monkeypatch: pytest.MonkeyPatch, number: int = errno.ENOSPC) -> None:
+def refusal(number: int = errno.ENOSPC) -> Callable[..., Any]:
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    return refuse
+
+
+def refuse_disk(monkeypatch: pytest.MonkeyPatch, number: int = errno.ENOSPC) -> None:
+    monkeypatch.setattr(os, "posix_fallocate", refusal(number))
 
 
 @pytest.fixture
@@ -65,8 +71,11 @@ def make(folder: Path) -> Iterator[Callable[..., JournalWriter]]:
     """Opens writers on ``folder``; those still open are closed at the end."""
     made: list[JournalWriter] = []
 
-    def open_writer(*, segment_bytes: int = SEGMENT, limit_bytes: int = 1 << 24) -> JournalWriter:
-        made.append(JournalWriter(folder, segment_bytes=segment_bytes, limit_bytes=limit_bytes))
+    def open_writer(
+        *, segment_bytes: int = SEGMENT, limit_bytes: int = 1 << 24, retry_s: float = 0.0
+    ) -> JournalWriter:
+        limits = {"segment_bytes": segment_bytes, "limit_bytes": limit_bytes}
+        made.append(JournalWriter(folder, **limits, retry_s=retry_s))
         return made[-1]
 
     yield open_writer
@@ -86,6 +95,7 @@ def kill(writer: JournalWriter) -> None:
     if writer._map is not None:
         writer._map.close()
         writer._map = None
+        os.close(writer._file)
     os.close(writer._lock)
     writer._lock = -1
 
@@ -154,6 +164,84 @@ class TestAppend:
         assert segments(folder)[0].stat().st_mode & 0o077 == 0
 
 
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "journal").write_text("a file")
+    with pytest.raises(DiskFull, match=r"cannot write in .*journal/serving-0"):
+        JournalWriter(tmp_path / "journal" / "serving-0")
+
+
+class TestCounts:
+    """A record may hold many requests; whatever is counted is requests."""
+
+    def test_ordinals_are_of_requests(self, make: Make, folder: Path) -> None:
+        writer = make()
+        for count in (1, 64, 3):
+            writer.append(b"x" * count, count)
+        found = read_all(folder)
+        assert (found.counts, found.position.ordinal) == ([1, 64, 3], 68)
+        kill(writer)
+        make().append(b"next", 2)
+        found = read_all(folder, found.position)
+        assert (found.counts, found.dropped, found.position.ordinal) == ([2], 0, 70)
+
+    def test_so_are_losses(self, make: Make, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        writer = make()
+        with monkeypatch.context() as patched:
+            refuse_disk(patched)
+            assert not writer.append(b"lost", 64)
+        assert writer.append(b"stored", 10)
+        writer.seal()
+        writer.append(b"deleted", 5)
+        writer.seal()
+        deleted = segments(folder)[-1]
+        writer.append(b"last", 7)
+        deleted.unlink()
+        found = read_all(folder)
+        assert (found.counts, found.dropped, found.position.ordinal) == ([10, 7], 69, 86)
+        assert writer.lost == 64
+
+    def test_a_count_that_is_not_there_yet(self, make: Make, folder: Path) -> None:
+        """Where stores are seen in another order, the length may be there and the count not: the checksum tells."""
+        writer = make()
+        writer.append(b"first", 2)
+        writer.append(b"second", 3)
+        with segments(folder)[0].open("r+b") as file:
+            file.seek(HEADER_BYTES + 24 + 8)
+            file.write(bytes(4))
+        found = read_all(folder)
+        assert (found.payloads, found.damaged) == ([b"first"], 0)
+        with segments(folder)[0].open("r+b") as file:
+            file.seek(HEADER_BYTES + 24 + 8)
+            file.write(struct.pack("<I", 3))
+        assert read_all(folder, found.position).counts == [3]
+
+
+class TestMore:
+    """Whether another read would find something."""
+
+    def test_at_the_end_there_is_nothing(self, make: Make, folder: Path) -> None:
+        writer = make()
+        assert not JournalReader(folder).read(Position()).more
+        writer.append(b"first")
+        assert not JournalReader(folder).read(Position()).more
+
+    def test_when_the_read_was_cut_short(self, make: Make, folder: Path) -> None:
+        writer = make(segment_bytes=1 << 16)
+        for ordinal in range(50):
+            writer.append(payload(ordinal))
+        batch = JournalReader(folder).read(Position(), max_bytes=500)
+        assert batch.more
+        assert not JournalReader(folder).read(batch.position).more
+
+    def test_when_a_newer_segment_has_begun(self, make: Make, folder: Path) -> None:
+        writer = make()
+        writer.append(b"first")
+        writer.seal()
+        writer.append(b"second")
+        batch = JournalReader(folder).read(Position())
+        assert (batch.payloads, batch.more) == ([b"first"], True)
+
+
 class TestOneWriter:
     def test_a_second_is_refused(self, make: Make, folder: Path) -> None:
         make().append(b"first")
@@ -216,7 +304,7 @@ class TestRestart:
             writer.append(payload(ordinal))
         kill(writer)
         with segments(folder)[0].open("r+b") as file:
-            file.seek(journal._RECORDS_AT)
+            file.seek(journal._REQUESTS_AT)
             file.write(struct.pack("<Q", 2))
         first = read_all(folder)
         assert len(first.payloads) == 3
@@ -341,10 +429,11 @@ class TestTornTail:
         """Write a length with the wrong bytes behind the ``whole`` records of the newest segment."""
         at = HEADER_BYTES
         for ordinal in range(whole):
-            at += (8 + len(payload(ordinal)) + 7) & ~7
+            at += (12 + len(payload(ordinal)) + 7) & ~7
         with segments(folder)[-1].open("r+b") as file:
             file.seek(at)
-            file.write(struct.pack("<II", length, zlib.crc32(b"the bytes to come")) + b"?" * min(length, 100))
+            checksum = zlib.crc32(b"the bytes to come", 1)
+            file.write(struct.pack("<III", length, checksum, 1) + b"?" * min(length, 100))
 
     def torn(self, make: Make, folder: Path, *, length: int = 40) -> JournalWriter:
         writer = make()
@@ -359,7 +448,7 @@ class TestTornTail:
         found = read_all(folder)
         assert found.payloads == [payload(ordinal) for ordinal in range(3)]
         assert (found.damaged, found.dropped) == (0, 0)
-        assert read_all(folder, found.position) == Batch([], found.position, 0, 0)
+        assert read_all(folder, found.position) == Batch([], [], found.position)
 
     def test_is_read_once_it_is_whole(self, make: Make, folder: Path) -> None:
         writer = self.torn(make, folder)
@@ -396,7 +485,7 @@ class TestTornTail:
             writer.append(payload(ordinal))
         self.tear(folder, 0)
         with segments(folder)[0].open("r+b") as file:
-            file.seek(HEADER_BYTES + 8)
+            file.seek(HEADER_BYTES + 12)
             file.write(b"?")
         writer.seal()
         writer.append(payload(20))
@@ -492,12 +581,75 @@ class TestFullDisk:
                 assert not writer.append(b"lost")
             kill(writer)
             writer = make()
-            assert not writer.append(b"lost")
+            assert not writer.append(b"lost", 5)
             kill(writer)
         make().append(b"next")
         found = read_all(folder, position)
-        assert found.payloads == [b"next"]
-        assert found.position.ordinal >= 301
+        assert (found.payloads, found.dropped, found.position.ordinal) == ([b"next"], 25, 326)
+
+    def test_nothing_was_ever_stored(self, make: Make, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """No segment says how far the stream came; the lock file does."""
+        with monkeypatch.context() as patched:
+            refuse_disk(patched)
+            writer = make()
+            assert not writer.append(b"lost", 3)
+            kill(writer)
+        make().append(b"first")
+        found = read_all(folder)
+        assert (found.payloads, found.dropped, found.position.ordinal) == ([b"first"], 3, 4)
+
+    def test_a_note_is_no_longer_heard_once_more_was_stored(
+        self, make: Make, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        writer = make()
+        with monkeypatch.context() as patched:
+            refuse_disk(patched)
+            assert not writer.append(b"lost", 3)
+        for _ in range(3):
+            writer.append(b"stored", 2)
+            kill(writer)
+            writer = make()
+        found = read_all(folder)
+        assert (found.payloads, found.dropped, found.position.ordinal) == ([b"stored"] * 3, 3, 9)
+
+    def test_an_empty_lock_file_without_room_for_the_note(
+        self, make: Make, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "pwrite", refusal())
+            refuse_disk(patched)
+            writer = make()
+            assert not writer.append(b"lost")
+        assert writer.append(b"stored")
+        assert read_all(folder).payloads == [b"stored"]
+
+    def test_it_is_left_alone_for_a_while(
+        self, make: Make, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Attempts are system calls, and these are made between the answers of a worker."""
+        now = 100.0
+        monkeypatch.setattr(journal.time, "monotonic", lambda: now)
+        writer = make(retry_s=5.0)
+        with monkeypatch.context() as patched:
+            refuse_disk(patched)
+            assert not writer.append(b"lost")
+        now = 104.9
+        assert not writer.append(b"lost")
+        assert segments(folder) == []
+        now = 105.1
+        assert writer.append(b"stored")
+        found = read_all(folder)
+        assert (found.payloads, found.dropped, writer.lost) == ([b"stored"], 2, 2)
+
+    def test_pages_that_cannot_be_made_ahead_cost_nothing_but_time(
+        self, make: Make, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        writer = make(segment_bytes=1 << 19)
+        writer.append(b"first")
+        monkeypatch.setattr(os, "pwrite", refusal())
+        large = os.urandom(1 << 18)
+        assert writer.append(large)
+        assert read_all(folder).payloads == [b"first", large]
 
 
 WRITER = textwrap.dedent(
@@ -512,7 +664,7 @@ WRITER = textwrap.dedent(
     writer = JournalWriter(folder, segment_bytes=1 << 14, limit_bytes=1 << 28)
     ordinal = start
     while True:
-        writer.append(f"{ordinal}:".encode() + b"x" * (ordinal * 37 % 101))
+        writer.append(f"{ordinal}:".encode() + b"x" * (ordinal * 37 % 101), 3)
         ordinal += 1
         count[:] = ordinal.to_bytes(8, "little")
     """
@@ -535,7 +687,7 @@ class TestKill:
             assert (batch.dropped, batch.damaged) == (0, 0)
             moved = batch.position != position
             position, found = batch.position, found + len(batch.payloads)
-            assert position.ordinal == found
+            assert position.ordinal == 3 * found
             if moved:
                 reader.forget(position)
             return moved
@@ -565,27 +717,27 @@ class Journal(RuleBasedStateMachine):
         super().__init__()
         self.temporary = tempfile.TemporaryDirectory()
         self.folder = Path(self.temporary.name) / "stream"
-        self.appended: list[bytes] = []
-        self.stored = 0
+        self.appended: list[
+            bytes | None
+        ] = []  # one entry a request: its record where it is the record's first
         self.allocate = os.posix_fallocate
         self.position = Position()
         self.open()
 
     def open(self) -> None:
-        self.writer = JournalWriter(self.folder, segment_bytes=512, limit_bytes=2_048)
+        self.writer = JournalWriter(self.folder, segment_bytes=512, limit_bytes=2_048, retry_s=0.0)
 
     def teardown(self) -> None:
         os.posix_fallocate = self.allocate
         end(self.writer)
         self.temporary.cleanup()
 
-    @rule(sizes=st.lists(st.integers(1, 700), min_size=1, max_size=12))
-    def append(self, sizes: list[int]) -> None:
-        for size in sizes:
+    @rule(records=st.lists(st.tuples(st.integers(1, 700), st.integers(1, 9)), min_size=1, max_size=12))
+    def append(self, records: list[tuple[int, int]]) -> None:
+        for size, count in records:
             record = f"{len(self.appended)}".encode().ljust(size, b".")
-            self.appended.append(record)
-            if self.writer.append(record):
-                self.stored = len(self.appended)
+            self.writer.append(record, count)
+            self.appended += [record, *[None] * (count - 1)]
 
     @rule()
     def seal(self) -> None:
@@ -595,8 +747,6 @@ class Journal(RuleBasedStateMachine):
     def restart(self, ended: Callable[[JournalWriter], None]) -> None:
         ended(self.writer)
         self.open()
-        # What a full disk did not take since the last record that it took: the new writer cannot know of it.
-        del self.appended[self.stored :]
 
     @rule(full=st.booleans())
     def fill_or_free_the_disk(self, full: bool) -> None:
@@ -611,8 +761,9 @@ class Journal(RuleBasedStateMachine):
         batch = JournalReader(self.folder).read(before, max_bytes=max_bytes)
         after = batch.position.ordinal
         assert batch.damaged == 0
-        assert before.ordinal + batch.dropped + len(batch.payloads) == after
-        assert batch.payloads == self.appended[after - len(batch.payloads) : after]
+        assert before.ordinal + batch.dropped + sum(batch.counts) == after
+        read = self.appended[after - sum(batch.counts) : after]
+        assert batch.payloads == [record for record in read if record is not None]
         self.position = batch.position
 
     @rule()
@@ -623,7 +774,7 @@ class Journal(RuleBasedStateMachine):
     def read_everything(self) -> None:
         """One more record on a disk that is free, and the reader knows of every record what became of it."""
         self.fill_or_free_the_disk(False)
-        self.append([1])
+        self.append([(1, 1)])
         while True:
             before = self.position
             self.read(1 << 20)
@@ -664,6 +815,4 @@ class TestStreams:
         assert streams(tmp_path) == ["serving-0", "serving-1"]
 
     def test_reading_one_that_is_not_there(self, tmp_path: Path) -> None:
-        assert JournalReader(tmp_path / "none").read(Position(3, 64, 5)) == Batch(
-            [], Position(3, 64, 5), 0, 0
-        )
+        assert JournalReader(tmp_path / "none").read(Position(3, 64, 5)) == Batch([], [], Position(3, 64, 5))

@@ -20,6 +20,8 @@ from predis.errors import AccessDenied, InvalidInput, NotFound, Unauthenticated,
 from predis.state.engine import Database
 
 DEFAULT_TENANT = "default"
+# Names of this machine for itself; without keys only these may be asked for.
+LOOPBACK = frozenset(("127.0.0.1", "localhost", "[::1]", "::1"))
 # What each role may do; a role may do all that stands at or left of it.
 RIGHTS = ("predict", "read", "operate", "admin")
 ROLES = {"client": "predict", "viewer": "read", "operator": "operate", "admin": "admin"}

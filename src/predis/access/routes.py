@@ -9,10 +9,9 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel
 
 from predis.access.audit import Audit
-from predis.access.keys import Caller, Keys
+from predis.access.keys import LOOPBACK, Caller, Keys
 from predis.errors import AccessDenied, PredisError, Unavailable
 
-LOOPBACK = frozenset(("127.0.0.1", "localhost", "[::1]", "::1"))
 _JSON = (b"content-type", b"application/json")
 _READING = frozenset(("GET", "HEAD", "OPTIONS"))
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -17,11 +19,15 @@ from starlette.exceptions import HTTPException
 from predis import __version__
 from predis.access import Audit, Keys
 from predis.access import routes as access_routes
+from predis.app.home import open_registry
+from predis.app.measures import ControlMetrics
 from predis.clock import NANOSECONDS, Clock, SystemClock
 from predis.console import routes as console_routes
 from predis.console.overview import Overview, Parts
 from predis.errors import PredisError
 from predis.events import AlertRaised, Bus
+from predis.metrics import NOTHING, Metrics, exposition
+from predis.metrics.exposition import CONTENT_TYPE
 from predis.monitoring import routes as monitoring_routes
 from predis.monitoring.alerts import Alerts
 from predis.monitoring.checks import Rules, Watched
@@ -30,8 +36,9 @@ from predis.monitoring.ingest import Ingest
 from predis.monitoring.log import PredictionLog
 from predis.monitoring.monitor import Monitor
 from predis.monitoring.store import MonitoringStore
-from predis.registry import Registry, Version
+from predis.registry import Version
 from predis.registry import routes as registry_routes
+from predis.registry.registry import Inspect
 from predis.retraining import routes as retraining_routes
 from predis.retraining.config import check_retraining
 from predis.retraining.runs import Parts as RetrainingParts
@@ -39,7 +46,7 @@ from predis.retraining.runs import Retrainings
 from predis.rollout import routes as rollout_routes
 from predis.rollout.controller import Rollouts
 from predis.serving import routes as serving_routes
-from predis.serving import runtimes
+from predis.serving.config import check_serving
 from predis.serving.endpoints import Endpoints
 from predis.serving.rest import error_body, status_of
 from predis.serving.store import Endpoint
@@ -50,14 +57,26 @@ from predis.stats import Profile
 log = logging.getLogger(__name__)
 
 _HOUR_S = 3_600.0
-_FULL_BATCH = 2_000
 _TELL_AGAIN_S = 30.0
+_BACKGROUND_NICENESS = 10
 
 
 class Platform:
-    """Everything the control role is made of, built once from the settings."""
+    """Everything the control role is made of, built once from the settings.
 
-    def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
+    Args:
+        metrics: where the control process writes its numbers; what only looks into an installation writes none.
+        inspect: how models are opened at registration; in processes of their own unless given.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Clock | None = None,
+        metrics: Metrics = NOTHING,
+        inspect: Inspect | None = None,
+    ) -> None:
         self.settings = settings
         self.clock = clock = clock or SystemClock()
         self.bus = Bus()
@@ -65,11 +84,9 @@ class Platform:
         self.artifacts = ArtifactStore(settings.store_url)
         self.keys = Keys(database, clock)
         self.audit = Audit(database, clock)
-        self.registry = Registry(
-            database, self.artifacts, clock=clock, bus=self.bus, inspect=runtimes.inspect
-        )
+        self.registry = open_registry(settings, database, clock=clock, bus=self.bus, inspect=inspect)
         self.endpoints = Endpoints(database, self.registry, clock=clock)
-        self.endpoints.checks.append(check_retraining)
+        self.endpoints.checks += (check_retraining, check_serving)
         self._versions: dict[tuple[str, str, int], Version] = {}
         self._profiles: dict[tuple[str, str, int], Profile] = {}
         self.ingest = Ingest(
@@ -96,6 +113,7 @@ class Platform:
         self.retrainings = Retrainings(self._retraining_parts(), settings=settings, clock=clock, bus=self.bus)
         self.overview = Overview(self._overview_parts(), clock)
         self.bus.subscribe(AlertRaised, self.retrainings.on_alert)
+        self.measures = ControlMetrics(metrics, MonitoringStore(database), bus=self.bus, clock=clock)
 
     def watched(self, endpoint: Endpoint, version: Version) -> Watched:
         """One version as the monitor's checks see it."""
@@ -108,11 +126,12 @@ class Platform:
         """The duties of the control role, each in a thread of its own."""
         settings = self.settings
         return [
-            Loop("ingest", settings.ingest_ms / 1000, work=self._take_in),
-            Loop("log", 1.0, work=self.log.look),
+            Loop("ingest", settings.ingest_ms / 1000, work=self._take_in, background=True),
+            Loop("log", 1.0, work=self.log.look, background=True),
             Loop("rollouts", settings.rollout_tick_ms / 1000, work=self.rollouts.tick),
             Loop("checks", settings.check_ms / 1000, work=self._check),
             Loop("retraining", 1.0, work=self.retrainings.tick),
+            Loop("measures", 1.0, work=self.measures.look),
             Loop("housekeeping", _HOUR_S, work=self._tidy),
         ]
 
@@ -121,9 +140,12 @@ class Platform:
         self.database.close()
 
     def _take_in(self) -> None:
-        # A batch that is not full was all there was: what has come meanwhile is left for the next, larger batch.
-        while self.ingest.look() >= _FULL_BATCH:
-            pass
+        self.ingest.catch_up()
+        self.measures.caught_up()
+
+    def exposition(self, tenant: str) -> bytes:
+        """Metrics of all processes, as Prometheus reads them. Where there are keys, a tenant does not see the others."""
+        return exposition(self.settings.metrics_folder, tenant=tenant if self.keys.exist() else None)
 
     def _check(self) -> None:
         while self.feedback.mature():
@@ -207,12 +229,19 @@ class _Landscape:
 
 
 class Loop:
-    """One duty, again and again until stopped. What goes wrong in one round is logged; the next round tries again."""
+    """One duty, again and again until stopped. What goes wrong in one round is logged; the next round tries again.
 
-    def __init__(self, name: str, period_s: float, *, work: Callable[[], object]) -> None:
+    Args:
+        background: leave the processor to others where there is not enough for all: what this duty does may wait, answers may not.
+    """
+
+    def __init__(
+        self, name: str, period_s: float, *, work: Callable[[], object], background: bool = False
+    ) -> None:
         self._name = name
         self._period_s = period_s
         self._work = work
+        self._background = background
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._told, self._told_at = "", 0.0
@@ -232,6 +261,8 @@ class Loop:
             self._told, self._told_at = str(error), now
 
     def _run(self) -> None:
+        if self._background:
+            _yield_to_others()
         while not self._stop.is_set():
             started = time.monotonic()
             try:
@@ -241,6 +272,15 @@ class Loop:
             except Exception:
                 log.exception("%s failed; trying again", self._name)
             self._stop.wait(max(0.0, self._period_s - (time.monotonic() - started)))
+
+
+def _yield_to_others() -> None:
+    """Lower the priority of this thread. Linux alone has threads with priorities of their own; elsewhere it would be the process's."""
+    if sys.platform == "linux":
+        thread = threading.get_native_id()
+        with contextlib.suppress(OSError):  # a container may forbid it
+            niceness = os.getpriority(os.PRIO_PROCESS, thread)
+            os.setpriority(os.PRIO_PROCESS, thread, niceness + _BACKGROUND_NICENESS)
 
 
 def control_app(platform: Platform, *, run_loops: bool = True) -> Any:
@@ -265,6 +305,7 @@ def control_app(platform: Platform, *, run_loops: bool = True) -> Any:
     _translate_errors(app)
     for router in _api_routers(platform):
         app.include_router(router, prefix="/api/v1")
+    app.include_router(_metrics_route(platform))
     app.include_router(console_routes.pages())
     return access_routes.Guard(app, platform.keys, insecure=platform.settings.insecure)
 
@@ -314,6 +355,19 @@ def _api_routers(platform: Platform) -> list[Any]:
         retraining_routes.router(platform.retrainings),
         console_routes.api(platform.overview),
     ]
+
+
+def _metrics_route(platform: Platform) -> Any:
+    from fastapi import APIRouter
+
+    routes = APIRouter(include_in_schema=False)
+
+    @routes.get("/metrics")
+    def show_metrics(caller: access_routes.Reader) -> Response:
+        """Metrics of all processes of this home, as Prometheus reads them."""
+        return Response(platform.exposition(caller.tenant), media_type=CONTENT_TYPE)
+
+    return routes
 
 
 def _translate_errors(app: FastAPI) -> None:

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from predis.errors import HomeNotWritable
 from predis.settings import Settings
-from predis.state import Database, migrations
+from predis.state import ArtifactStore, Database, migrations
+
+if TYPE_CHECKING:
+    from predis.clock import Clock
+    from predis.events import Bus
+    from predis.registry import Registry
+    from predis.registry.registry import Inspect
 
 
 def prepare(settings: Settings) -> None:
@@ -31,3 +38,21 @@ def prepare(settings: Settings) -> None:
         migrations.upgrade(database)
     finally:
         database.close()
+
+
+def open_registry(
+    settings: Settings, database: Database, *, clock: Clock, bus: Bus, inspect: Inspect | None = None
+) -> Registry:
+    """The registry of an installation, with its keys; it opens models in processes of their own unless told how."""
+    from predis.registry import Registry
+    from predis.registry.signing import Seals
+    from predis.serving.inspection import Inspector
+
+    return Registry(
+        database,
+        ArtifactStore(settings.store_url),
+        clock=clock,
+        bus=bus,
+        inspect=inspect or Inspector.of(settings),
+        seals=Seals(settings.home / "keys", allow_code=settings.allow_code),
+    )

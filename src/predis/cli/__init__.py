@@ -7,7 +7,7 @@ import sys
 import click
 
 from predis import __version__
-from predis.cli import access, models, operate, processes, watch
+from predis.cli import access, bench, models, operate, processes, score, watch
 from predis.errors import PredisError
 
 
@@ -51,11 +51,13 @@ for command in (
     operate.deploy,
     operate.rollout,
     operate.predict,
+    score.score,
     operate.feedback,
     watch.monitor,
     watch.alerts,
     watch.retrain,
     access.key,
     access.audit,
+    bench.bench,
 ):
     main.add_command(command)

@@ -98,6 +98,61 @@ def show(name: str, as_json: bool, *, control: str, serving: str, key: str) -> N
     table(rows, {"": "what", name: "is"}, empty="")
 
 
+@endpoint.command()
+@click.argument("name")
+@click.argument("changes", nargs=-1, required=True, metavar="KEY=JSON...")
+@remote
+def configure(name: str, changes: tuple[str, ...], *, control: str, serving: str, key: str) -> None:
+    """Change the configuration of endpoint NAME: the keys given replace those there.
+
+    \b
+    predis endpoint configure churn cache='{"store": "memory", "ttl_s": 60}'
+    predis endpoint configure churn batching='{"rows": 64, "ms": 5}'
+    predis endpoint configure churn capture=false
+    """
+    config = dict(_setting(change) for change in changes)
+    found = client(control, serving, key=key).configure_endpoint(name, config)
+    click.echo(f"endpoint {name} is configured with {json.dumps(found['config'])}")
+
+
+@endpoint.command()
+@click.argument("name")
+@remote
+def unload(name: str, *, control: str, serving: str, key: str) -> None:
+    """Take the models of endpoint NAME out of every worker's memory. Its Route stays; `load` brings it back.
+
+    \b
+    predis endpoint unload churn
+    """
+    client(control, serving, key=key).configure_endpoint(name, {"loaded": False})
+    click.echo(f"endpoint {name} is unloaded; it answers again after: predis endpoint load {name}")
+
+
+@endpoint.command()
+@click.argument("name")
+@remote
+def load(name: str, *, control: str, serving: str, key: str) -> None:
+    """Have endpoint NAME answer again after `unload`.
+
+    \b
+    predis endpoint load churn
+    """
+    client(control, serving, key=key).configure_endpoint(name, {"loaded": True})
+    click.echo(f"endpoint {name} is being loaded")
+
+
+def _setting(change: str) -> tuple[str, Any]:
+    name, sign, text = change.partition("=")
+    if not sign or not name:
+        raise InvalidInput(f"a change is KEY=JSON, got {change!r:.80}")
+    try:
+        return name, json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InvalidInput(
+            f"{name}: {text!r:.80} is not JSON ({error}); quote it: {name}='{{...}}'"
+        ) from None
+
+
 @click.command()
 @click.argument("endpoint")
 @click.argument("version")

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -96,7 +96,7 @@ def run(role: str, index: int, **flags: Any) -> None:
 @click.command()
 @click.option("--settings", "list_settings", is_flag=True, help="List every setting with its value here.")
 @as_json_option
-@settings_options("home", "state_url", "artifacts_url", "host", "control_port", "http_port")
+@settings_options("home", "state_url", "artifacts_url", "host", "control_port", "http_port", "grpc_port")
 def doctor(list_settings: bool, as_json: bool, **flags: Any) -> None:
     """Look at this machine and installation and say what is wrong.
 
@@ -176,7 +176,7 @@ def completion(shell: str) -> None:
 @click.option(
     "--flights", type=click.IntRange(min=20_000), default=None, help="Stop the replay after so many flights."
 )
-@settings_options("home", "control_port", "http_port", "workers", "log_level")
+@settings_options("home", "control_port", "http_port", "grpc_port", "workers", "log_level")
 def demo(report: Path | None, keep: bool, flights: int | None, **flags: Any) -> None:
     """The whole story on real flights: train, serve, watch, alert, retrain, roll out, turn back. Under four minutes.
 
@@ -249,7 +249,7 @@ def _examine(settings: Settings) -> list[dict[str, Any]]:
             {"what": "serving", "ok": client.ready(), "found": "ready" if client.ready() else "not ready"}
         )
     except PredisError:
-        ports = (settings.control_port, settings.http_port)
+        ports = filter(None, (settings.control_port, settings.http_port, settings.grpc_port))
         findings.extend(look(f"port {port}", partial(_free, settings.host, port)) for port in ports)
     return findings
 
@@ -323,7 +323,7 @@ def _answer(settings: Settings, path: str) -> tuple[int, bytes]:
         worker = ServingWorker(settings, _PROBE_INDEX)
         worker.follower.look()
         try:
-            return asyncio.run(_request(worker.app, path))
+            return asyncio.run(_serving_request(worker.rest.handle, path))
         finally:
             worker.stop()
             shutil.rmtree(settings.journal_folder / worker.name, ignore_errors=True)
@@ -337,6 +337,25 @@ def _answer(settings: Settings, path: str) -> tuple[int, bytes]:
 
 
 _PROBE_INDEX = 9_999  # a stream of its own, so that it does not meet a running worker's
+
+
+async def _serving_request(handle: Callable[[Any], None], path: str) -> tuple[int, bytes]:
+    """One GET through the data plane's handler, without a socket."""
+    from predis.serving.http import Request
+    from predis.serving.http_messages import Head
+
+    answered: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
+
+    class Connection:
+        def answer(self, _request: Request, status: int, *, body: bytes, headers: object) -> None:
+            answered.set_result((status, body))
+
+    plain, _, query = path.partition("?")
+    key = os.environ.get("PREDIS_KEY", "")
+    headers = {b"host": b"localhost", **({b"authorization": f"Bearer {key}".encode()} if key else {})}
+    head = Head("GET", plain, query, headers, False, 0, False)
+    handle(Request(head, cast(Any, Connection()), body=b"", started=time.perf_counter()))
+    return await answered
 
 
 async def _request(app: Any, path: str) -> tuple[int, bytes]:

@@ -12,9 +12,10 @@ from predis import __version__
 from predis.clock import NANOSECONDS, Clock, iso
 from predis.monitoring.alerts import Alerts
 from predis.monitoring.checks import Watched
-from predis.monitoring.ingest import CONSUMER, SLOT, SLOT_S
+from predis.monitoring.ingest import CONSUMER
 from predis.monitoring.monitor import Monitor
 from predis.monitoring.store import MonitoringStore, Row, unpack_counts
+from predis.monitoring.tally import SLOT, SLOT_S
 from predis.registry import Registry, Version
 from predis.rollout.controller import Rollouts
 from predis.serving.endpoints import Endpoints

@@ -140,7 +140,7 @@ def demo_settings(flags: Mapping[str, Any]) -> Settings:
     chosen.setdefault("home", HOME)
     settings = settings_table.load(chosen)
     _fresh(settings.home)
-    for name in ("control_port", "http_port"):
+    for name in ("control_port", "http_port", "grpc_port"):
         if flags.get(name) is None and not _free(settings.host, getattr(settings, name)):
             chosen[name] = _any_port(settings.host)
     return settings_table.load(chosen)

@@ -13,8 +13,8 @@ from typing import Any
 
 from predis.clock import NANOSECONDS
 from predis.monitoring.alerts import Finding, Severity
-from predis.monitoring.ingest import SLOT_S, split_features
 from predis.monitoring.store import unpack_counts
+from predis.monitoring.tally import SLOT_S, split_features
 from predis.stats import Profile, PsiDetector, latency
 
 _Z95 = 1.959964
@@ -102,11 +102,12 @@ def drift_of(profile: Profile, windows: Sequence[Mapping[str, Any]], *, rules: R
     ordered = list(reversed(windows))
     counts = [split_features(profile, window["features"]) for window in ordered]
     scores = [unpack_counts(window["scores"]) for window in ordered]
+    captured = [each for each in counts if each and each[0].any()]  # every row has its bin in every feature
     found = []
     for place, (bins, reference) in enumerate(zip(profile.bins, profile.counts, strict=True)):
-        found.append(
-            _drift(bins.name, bins.kind, reference=reference, counts=[c[place] for c in counts], rules=rules)
-        )
+        mine = [each[place] for each in captured]
+        if mine:
+            found.append(_drift(bins.name, bins.kind, reference=reference, counts=mine, rules=rules))
     found.append(_drift("(score)", "score", reference=profile.score_counts, counts=scores, rules=rules))
     return sorted(found, key=lambda row: -row["psi"])
 

@@ -83,20 +83,16 @@ class Feedback:
                 return 0
             key = {"tenant": tenant, "endpoint": endpoint}
             next_number = {}
-            for version, count in sorted(Counter(row.version for row in found).items()):
+            for version, count in sorted(Counter(row["version"] for row in found).items()):
                 counters = self._store.counters(connection, {**key, "version": version})
                 if counters is None:  # counters are written with the predictions they count
                     raise RuntimeError(f"version {version} of {endpoint} has predictions but no counters")
                 next_number[version] = counters["matured"]
-                self._store.put_counters(connection, {**counters, "matured": counters["matured"] + count})
-            rows = []
+                self._store.add_matured(connection, {**key, "version": version}, count=count)
             for row in found:
-                rows.append({
-                    "k_tenant": tenant, "k_endpoint": endpoint, "k_id": row.id, "k_row": row.row, "v_label": row.label,
-                    "v_label_at": row.label_at, "v_matured": next_number[row.version],
-                })  # fmt: skip
-                next_number[row.version] += 1
-            self._store.set_labels(connection, rows)
+                row["number"] = next_number[row["version"]]
+                next_number[row["version"]] += 1
+            self._store.set_labels(connection, key, rows=found)
         return len(found)
 
     def _close_windows(self, tenant: str, endpoint: str) -> None:

@@ -1,50 +1,49 @@
 """Reads the journal and keeps the evidence: counters, slots of traffic, drift windows, predictions that wait for labels.
 
-What is derived from a batch of records and the position after it are committed in one transaction. A crash before the commit
-repeats the batch, a crash after it does not: every record counts once. Only then are segments deleted.
+What is derived from a look's records and the positions after them are committed in one transaction. A crash before the commit
+repeats the look, a crash after it does not: every request counts once. Only then are segments deleted.
+
+So that a look costs little, nothing is read from the database that this process wrote there itself: positions and tallies stay in
+memory. They are void as soon as a transaction fails, and each transaction first makes sure that nobody else has moved the positions.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import threading
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
-from predis.clock import NANOSECONDS
-from predis.monitoring.store import MonitoringStore, add_counts, pack_counts, unpack_counts
+from predis.monitoring.store import MonitoringStore
+from predis.monitoring.tally import Tally, prediction_rows
 from predis.state.engine import Database
-from predis.state.journal import JournalReader, streams
-from predis.state.records import PredictionRecord, Status, decode
-from predis.stats import Profile, latency
+from predis.state.journal import Batch, JournalReader, Position, streams
+from predis.state.records import Block, decode_all
+from predis.stats import Profile
 
 log = logging.getLogger(__name__)
 
 CONSUMER = "windows:"
-# Traffic is kept per slot of wall time: fine enough for a live chart, coarse enough to keep.
-SLOT_S = 5
-SLOT = SLOT_S * NANOSECONDS
+_LOOK_BYTES = 2 << 20  # of one transaction: others wait for its end
+_TALLIES_IN_MIND = 1_000
 Target = tuple[str, str, int]
-
-
-@dataclass(frozen=True)
-class Group:
-    """The records of one version in one batch."""
-
-    key: dict[str, Any]
-    records: Sequence[PredictionRecord]
 
 
 class ProfileOf(Protocol):
     """Finds the reference profile of a version."""
 
     def __call__(self, tenant: str, endpoint: str, *, number: int) -> Profile | None: ...
+
+
+@dataclass
+class _Known:
+    """What the database has, as far as this process put it there."""
+
+    positions: dict[str, Position]
+    tallies: dict[Target, Tally] = field(default_factory=dict)
 
 
 class Ingest:
@@ -69,169 +68,114 @@ class Ingest:
         self._profile = profile
         self._window_rows = window_rows
         self._lock = threading.Lock()
+        self._known: _Known | None = None
+        self._behind = False
 
     def look(self) -> int:
-        """Records taken in. Call again while it is not zero. Whoever comes while another looks waits: a batch is taken once."""
+        """Requests taken in: what is new, up to some megabytes. Whoever comes while another looks waits: a record is taken once."""
         with self._lock:
-            return sum(self._read(stream) for stream in streams(self._journal))
+            taken = None
+            while taken is None:
+                taken = self._look()
+            return taken
 
-    def _read(self, stream: str) -> int:
-        reader = JournalReader(self._journal / stream)
-        name = CONSUMER + stream
-        before = self._store.position(name)
-        batch = reader.read(before)
-        if batch.position == before:
+    def catch_up(self) -> int:
+        """Look until there was nothing more; requests taken in. What has come meanwhile is left for the next, larger look."""
+        total = self.look()
+        while self._behind:
+            total += self.look()
+        return total
+
+    def _look(self) -> int | None:
+        """One look; None where another process moved the positions meanwhile, so that nothing was taken."""
+        known = self._known or _Known(self._positions())
+        batches = self._read(known.positions)
+        self._behind = any(batch.more for batch in batches.values())
+        self._known = None if batches else known
+        if not batches:
             return 0
-        records, unreadable = decoded(batch.payloads)
-        if batch.dropped or batch.damaged or unreadable:
-            log.warning(
-                "%s: %d records were dropped, %d parts damaged",
-                stream,
-                batch.dropped,
-                batch.damaged + unreadable,
-            )
         with self._database.write() as connection:
-            # By version, as feedback does: two transactions that want the same rows do not wait for each other in a ring.
-            for group in sorted(grouped(records), key=lambda g: tuple(g.key.values())):
-                self._take(connection, group)
+            if self._store.positions(connection, CONSUMER) != known.positions:
+                return None
+            self._take(connection, known, batches=batches)
+        known.positions |= {stream: batch.position for stream, batch in batches.items()}
+        if len(known.tallies) > _TALLIES_IN_MIND:
+            known.tallies.clear()
+        self._known = known
+        return sum(sum(batch.counts) for batch in batches.values())
+
+    def _positions(self) -> dict[str, Position]:
+        with self._database.read() as connection:
+            return self._store.positions(connection, CONSUMER)
+
+    def _read(self, positions: Mapping[str, Position]) -> dict[str, Batch]:
+        """What is new in each stream that has something new."""
+        names = streams(self._journal)
+        found = {}
+        for stream in names:
+            before = positions.get(stream, Position())
+            batch = JournalReader(self._journal / stream).read(before, max_bytes=_LOOK_BYTES // len(names))
+            if batch.position != before:
+                found[stream] = batch
+        return found
+
+    def _take(self, connection: Any, known: _Known, *, batches: Mapping[str, Batch]) -> None:
+        blocks, unreadable = decode_all([p for batch in batches.values() for p in batch.payloads])
+        tallies: dict[Target, Tally] = {}
+        # By version, as feedback does: two transactions that want the same rows do not wait for each other in a ring.
+        for block in sorted(blocks, key=_target):
+            target = _target(block)
+            if target not in known.tallies:
+                known.tallies[target] = self._recall(connection, target)
+            tallies[target] = known.tallies[target]
+            self._count(connection, block, tally=tallies[target])
+        self._save(connection, list(tallies.values()))
+        lost = _requests_in(batches, unreadable)
+        for stream, batch in batches.items():
+            damaged = batch.damaged + lost[stream]
+            if batch.dropped or damaged:
+                log.warning("%s: %d requests were dropped, %d damaged", stream, batch.dropped, damaged)
             self._store.move(
-                connection,
-                name,
-                position=batch.position,
-                dropped=batch.dropped,
-                damaged=batch.damaged + unreadable,
+                connection, CONSUMER + stream, position=batch.position, dropped=batch.dropped, damaged=damaged
             )
-        return len(batch.payloads)
 
-    def _take(self, connection: Any, group: Group) -> None:
-        answered = [record for record in group.records if record.status is Status.OK]
-        rows = [row for record in answered for row in _prediction_rows(record)]
-        new = self._store.add_predictions(connection, rows)
-        self._count(connection, group, answered=answered, new=new, repeated=len(rows) - new)
-        self._store.add_slots(connection, _slots(group))
-        profile = self._profile(group.key["tenant"], group.key["endpoint"], number=group.key["version"])
-        if profile is not None and answered:
-            self._window(connection, group.key, profile=profile, records=answered)
+    def _recall(self, connection: Any, target: Target) -> Tally:
+        """A version's tally as the database has it."""
+        key: dict[str, Any] = dict(zip(("tenant", "endpoint", "version"), target, strict=True))
+        counters = self._store.counters(connection, key)
+        return Tally(key, counters=counters, window=self._store.open_window(connection, key))
 
-    def _count(
-        self, connection: Any, group: Group, *, answered: Sequence[PredictionRecord], new: int, repeated: int
-    ) -> None:
-        moments = [record.received_at for record in group.records]
-        row = self._store.counters(connection, group.key) or {
-            **group.key, "requests": 0, "failed": 0, "rejected": 0, "rows": 0, "duplicates": 0, "matured": 0,
-            "latency": pack_counts(np.zeros(latency.BUCKETS)), "first_at": moments[0], "last_at": moments[0],
-        }  # fmt: skip
-        row["requests"] += len(group.records)
-        row["failed"] += sum(record.status is Status.FAILED for record in group.records)
-        row["rejected"] += sum(record.status is Status.REJECTED for record in group.records)
-        row["rows"] += new
-        row["duplicates"] += repeated
-        row["latency"] = add_counts(row["latency"], _latency(answered))
-        row["first_at"], row["last_at"] = (
-            min([row["first_at"], *moments]),
-            max([row["last_at"], *moments]),
-        )
-        self._store.put_counters(connection, row)
+    def _count(self, connection: Any, block: Block, *, tally: Tally) -> None:
+        new = repeated = 0
+        for scores, rows in prediction_rows(block).items():
+            added = self._store.add_predictions(connection, tally.key, rows=rows)
+            new += scores * added
+            repeated += scores * (len(rows) - added)
+        if starts := tally.unknown_slots(block):
+            tally.recall(starts, self._store.slots(connection, tally.key, starts=starts))
+        tally.count(block, new=new, repeated=repeated)
+        profile = self._profile(block.tenant, block.endpoint, number=block.version)
+        if profile is not None:
+            tally.fill_windows(block, profile, size=self._window_rows)
 
-    def _window(
-        self, connection: Any, key: dict[str, Any], *, profile: Profile, records: Sequence[PredictionRecord]
-    ) -> None:
-        """Add rows to the open window, closing it and opening the next whenever it is full."""
-        features = np.concatenate([record.features for record in records])
-        scores = np.concatenate([record.scores for record in records])
-        events = np.repeat(
-            [record.event_at for record in records], [len(record.scores) for record in records]
-        )
-        at = 0
-        while at < len(scores):
-            window = self._store.open_window(connection, key)
-            if window is None or window["closed"]:
-                window = _new_window(
-                    key, profile, number=window["number"] + 1 if window else 1, event=int(events[at])
-                )
-            stop = min(len(scores), at + self._window_rows - window["rows"])
-            part = slice(at, stop)
-            window["features"] = add_counts(
-                window["features"], pack_counts(np.concatenate(profile.count(features[part])))
-            )
-            window["scores"] = add_counts(window["scores"], pack_counts(profile.count_scores(scores[part])))
-            window["score_sum"] += float(scores[part].sum(where=np.isfinite(scores[part])))
-            window["rows"] += stop - at
-            window["first_event"] = min(window["first_event"], int(events[part].min()))
-            window["last_event"] = max(window["last_event"], int(events[part].max()))
-            window["closed"] = window["rows"] >= self._window_rows
-            self._store.put_window(connection, window)
-            at = stop
+    def _save(self, connection: Any, tallies: list[Tally]) -> None:
+        """Write what changed, a statement for each table."""
+        if not tallies:
+            return
+        self._store.put_counters(connection, [tally.counters() for tally in tallies])
+        self._store.put_slots(connection, [row for tally in tallies for row in tally.changed_slots()])
+        if windows := [row for tally in tallies for row in tally.changed_windows()]:
+            self._store.put_windows(connection, windows)
 
 
-def decoded(payloads: Sequence[bytes]) -> tuple[list[PredictionRecord], int]:
-    """The records of a batch, and how many payloads were none."""
-    records, unreadable = [], 0
-    for payload in payloads:
-        try:
-            records.append(decode(payload))
-        except ValueError:
-            unreadable += 1
-    return records, unreadable
+def _target(block: Block) -> Target:
+    return block.tenant, block.endpoint, block.version
 
 
-def grouped(records: Sequence[PredictionRecord]) -> list[Group]:
-    """Records by the version that answered, in the order they came."""
-    found: dict[Target, list[PredictionRecord]] = defaultdict(list)
-    for record in records:
-        found[record.tenant, record.endpoint, record.version].append(record)
-    return [Group({"tenant": t, "endpoint": e, "version": v}, group) for (t, e, v), group in found.items()]
-
-
-def split_features(profile: Profile, content: bytes) -> list[np.ndarray[Any, np.dtype[np.int64]]]:
-    """The counts of each feature from a window's concatenated bytes."""
-    sizes = [bins.size for bins in profile.bins]
-    return np.split(unpack_counts(content), np.cumsum(sizes)[:-1])
-
-
-def _new_window(key: dict[str, Any], profile: Profile, *, number: int, event: int) -> dict[str, Any]:
-    return {
-        **key,
-        "number": number,
-        "rows": 0,
-        "first_event": event,
-        "last_event": event,
-        "features": pack_counts(np.zeros(sum(bins.size for bins in profile.bins))),
-        "scores": pack_counts(np.zeros(profile.score_bins.size)),
-        "score_sum": 0.0,
-        "closed": False,
-        "verdicts": {},
-    }
-
-
-def _prediction_rows(record: PredictionRecord) -> list[dict[str, Any]]:
-    """One row per score; NaN, which no label can be compared with, is left to the windows."""
-    return [
-        {
-            "tenant": record.tenant, "endpoint": record.endpoint, "id": record.id, "row": row, "version": record.version,
-            "score": score, "event_at": record.event_at, "received_at": record.received_at,
-        }
-        for row, score in enumerate(record.scores.tolist())
-        if not math.isnan(score)
-    ]  # fmt: skip
-
-
-def _slots(group: Group) -> list[dict[str, Any]]:
-    by_slot: dict[int, list[PredictionRecord]] = defaultdict(list)
-    for record in group.records:
-        by_slot[record.received_at // SLOT * SLOT].append(record)
-    return [
-        {
-            **group.key,
-            "start": start,
-            "requests": len(records),
-            "failed": sum(record.status is Status.FAILED for record in records),
-            "rejected": sum(record.status is Status.REJECTED for record in records),
-            "latency": _latency([record for record in records if record.status is Status.OK]),
-        }
-        for start, records in by_slot.items()
-    ]
-
-
-def _latency(records: Sequence[PredictionRecord]) -> bytes:
-    return pack_counts(latency.count(np.array([record.latency_us for record in records], np.float64) / 1e6))
+def _requests_in(batches: Mapping[str, Batch], places: list[int]) -> Counter[str]:
+    """Requests in the payloads at these places of all batches, by stream."""
+    owners = [(stream, count) for stream, batch in batches.items() for count in batch.counts]
+    found: Counter[str] = Counter()
+    for stream, count in (owners[place] for place in places):
+        found[stream] += count
+    return found

@@ -8,6 +8,7 @@ listed in the transaction that moves the position: a crash leaves at worst a fil
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,13 +19,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from predis.clock import Clock
-from predis.monitoring.ingest import CONSUMER, Group, decoded, grouped
+from predis.monitoring.ingest import CONSUMER
 from predis.monitoring.store import MonitoringStore
 from predis.registry.model import Version
 from predis.registry.signature import Field
 from predis.state.engine import Database
 from predis.state.journal import JournalReader, Position, streams
-from predis.state.records import PredictionRecord, Status
+from predis.state.records import Block, decode_all
 
 LOG_CONSUMER = "log:"
 DAY = 86_400_000_000_000
@@ -62,16 +63,12 @@ class PredictionLog:
         self._finished: dict[str, int] = {}
 
     def look(self) -> int:
-        """Write what is due; records written."""
-        return sum(self._advance(stream, now=False) for stream in streams(self._journal))
+        """Write what is due; requests written."""
+        return self._write_all(now=False)
 
     def flush(self) -> int:
-        """Write everything the journal holds now; records written."""
-        total = 0
-        for stream in streams(self._journal):
-            while written := self._advance(stream, now=True):
-                total += written
-        return total
+        """Write everything the journal holds now; requests written."""
+        return self._write_all(now=True)
 
     def table(self, tenant: str, endpoint: str, *, columns: Sequence[Field]) -> pa.Table:
         """Every logged prediction of an endpoint: id, row, version, event_at, score and the inputs asked for, as ``column_of`` says.
@@ -100,6 +97,13 @@ class PredictionLog:
             (self._folder / file["path"]).unlink(missing_ok=True)
         return len(old)
 
+    def _write_all(self, *, now: bool) -> int:
+        total = 0
+        for stream in streams(self._journal):
+            while written := self._advance(stream, now=now):
+                total += written
+        return total
+
     def _advance(self, stream: str, *, now: bool) -> int:
         with self._lock:
             reader = JournalReader(self._journal / stream)
@@ -112,13 +116,17 @@ class PredictionLog:
             if batch.position == before:
                 return 0
             if not (now or old) and batch.position.segment == reader.newest():
-                self._finished[stream] = (
-                    before.segment
-                )  # nothing is left in it, and the next one is still being filled
+                # Nothing is left in it, and the next one is still being filled.
+                self._finished[stream] = before.segment
                 return 0
-            records, unreadable = decoded(batch.payloads)
-            answered = [record for record in records if record.status is Status.OK]
-            rows = [row for group in grouped(answered) for row in self._write(group, stream, start=before)]
+            blocks, unreadable = decode_all(batch.payloads)
+            rows = [
+                row
+                for block in blocks
+                if len(block.scores)
+                for row in self._write(block, stream, start=before)
+            ]
+            damaged = batch.damaged + sum(batch.counts[place] for place in unreadable)
             with self._database.write() as connection:
                 self._store.add_log_files(connection, rows)
                 self._store.move(
@@ -126,11 +134,11 @@ class PredictionLog:
                     name,
                     position=batch.position,
                     dropped=batch.dropped,
-                    damaged=batch.damaged + unreadable,
+                    damaged=damaged,
                 )
             self._written_at[stream] = self._clock.monotonic_s()
             reader.forget(self._slowest(stream))
-            return len(batch.payloads)
+            return sum(batch.counts)
 
     def _is_old(self, stream: str) -> bool:
         """Whether records may have waited long enough."""
@@ -147,16 +155,19 @@ class PredictionLog:
         positions = [self._store.position(consumer + stream) for consumer in (CONSUMER, LOG_CONSUMER)]
         return min(positions, key=lambda p: (p.segment, p.byte))
 
-    def _write(self, group: Group, stream: str, *, start: Position) -> list[dict[str, Any]]:
-        version = self._version(group.key["tenant"], group.key["endpoint"], number=group.key["version"])
-        table = _table(group.records, version)
-        days = table.column("event_at").cast(pa.int64()).to_numpy() // DAY
+    def _write(self, block: Block, stream: str, *, start: Position) -> list[dict[str, Any]]:
+        """The files of one version, one for each day."""
+        version = self._version(block.tenant, block.endpoint, number=block.version)
+        table = _table(block, version)
+        days = np.repeat(block.event_at // DAY, block.rows)
+        key = {"tenant": block.tenant, "endpoint": block.endpoint, "version": block.version}
+        name = f"{stream}-{start.segment}-{start.byte}-{block.features.shape[1]}"
         rows = []
         for day in np.unique(days):
-            part = table.filter(pa.array(days == day))
+            mine = days == day
+            part = table if mine.all() else table.filter(pa.array(mine))
             label = np.datetime64(int(day), "D")
-            key = group.key
-            path = f"{key['tenant']}/{key['endpoint']}/version={key['version']}/day={label}/{stream}-{start.segment}-{start.byte}.parquet"
+            path = f"{block.tenant}/{block.endpoint}/version={block.version}/day={label}/{name}.parquet"
             rows.append({**key, "path": path, **self._save(part, path)})
         return rows
 
@@ -164,7 +175,9 @@ class PredictionLog:
         target = self._folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_suffix(".partial")
-        pq.write_table(part, partial, compression="zstd")
+        # Dictionaries pay for texts of few levels, not for numbers and ids, nearly all of them different.
+        texts = [f.name for f in part.schema if f.type == pa.string() and f.name != "id"]
+        pq.write_table(part, partial, compression="zstd", use_dictionary=texts)
         partial.replace(target)
         events = part.column("event_at").cast(pa.int64()).to_numpy()
         return {
@@ -196,37 +209,36 @@ def column_of(name: str) -> str:
     return f"input.{name}" if name in _META_NAMES else name
 
 
-def _table(records: Sequence[PredictionRecord], version: Version | None) -> pa.Table:
+def _table(block: Block, version: Version | None) -> pa.Table:
     """One row per prediction; categorical codes become their texts again."""
-    counts = [len(record.scores) for record in records]
-    meta = {
-        "id": np.repeat(np.array([record.id for record in records], object), counts),
-        "row": np.concatenate([np.arange(count, dtype=np.int32) for count in counts]),
-        "version": np.full(sum(counts), records[0].version, np.int32),
-        "event_at": np.repeat([record.event_at for record in records], counts),
-        "received_at": np.repeat([record.received_at for record in records], counts),
-        "score": np.concatenate([record.scores for record in records]),
-    }
-    columns = [pa.array(meta[field.name]).cast(field.type) for field in _META_FIELDS]
-    features = np.concatenate([record.features for record in records])
-    if version is None or features.shape[1] != len(version.signature.feature_names):
-        return pa.table(columns, schema=pa.schema(_META_FIELDS))
-    unseen = _unseen(records, counts)
-    fields = list(_META_FIELDS)
+    places = np.repeat(np.arange(len(block.rows)), block.rows)
+    first_rows = np.cumsum(block.rows, dtype=np.int64) - block.rows
+    moment = pa.timestamp("ns", "UTC")
+    meta = [
+        pa.array(block.ids, pa.string()).take(pa.array(places)),
+        pa.array((np.arange(len(places)) - first_rows[places]).astype(np.int32)),
+        pa.array(np.full(len(places), block.version, np.int32)),
+        pa.array(block.event_at[places]).cast(moment),
+        pa.array(block.received_at[places]).cast(moment),
+        pa.array(block.scores),
+    ]
+    if version is None or block.features.shape[1] != len(version.signature.feature_names):
+        return pa.table(meta, schema=pa.schema(_META_FIELDS))
+    unseen: dict[int, dict[int, str]] = defaultdict(dict)
+    for row, column, text in orjson.loads(block.extra) if block.extra else ():
+        unseen[column][row] = text
     levels = version.signature.levels
-    for at, name in enumerate(version.signature.feature_names):
-        values = features[:, at]
-        if name in levels:
-            columns.append(
-                _texts(
-                    values,
-                    levels[name],
-                    unseen={row: text for (row, column), text in unseen.items() if column == at},
-                )
-            )
-        else:
-            columns.append(pa.array(values, from_pandas=True))
-        fields.append(pa.field(column_of(name), columns[-1].type))
+    columns, fields = meta, list(_META_FIELDS)
+    for at, (name, values) in enumerate(
+        zip(version.signature.feature_names, np.ascontiguousarray(block.features.T), strict=True)
+    ):
+        found = (
+            _texts(values, levels[name], unseen=unseen[at])
+            if name in levels
+            else pa.array(values, from_pandas=True)
+        )
+        columns.append(found)
+        fields.append(pa.field(column_of(name), found.type))
     return pa.table(columns, schema=pa.schema(fields))
 
 
@@ -240,18 +252,6 @@ def _texts(codes: np.ndarray[Any, Any], levels: Sequence[str], *, unseen: dict[i
     for row, text in unseen.items():
         plain[row] = text
     return pa.array(plain, pa.string())
-
-
-def _unseen(records: Sequence[PredictionRecord], counts: Sequence[int]) -> dict[tuple[int, int], str]:
-    """Texts outside the levels, by row of the table and column."""
-    found: dict[tuple[int, int], str] = {}
-    start = 0
-    for record, count in zip(records, counts, strict=True):
-        if record.extra:
-            for row, column, text in orjson.loads(record.extra):
-                found[start + row, column] = text
-        start += count
-    return found
 
 
 def _arrow_type(field: Field) -> pa.DataType:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from predis.state.schema import (
     feedback,
     feedback_counts,
     journal_positions,
+    labelled,
     log_files,
     performance,
     predictions,
@@ -25,6 +28,11 @@ from predis.state.schema import (
 
 Row = dict[str, Any]
 Key = dict[str, Any]  # tenant, endpoint and, where it matters, version
+Prediction = tuple[str, bytes, int, int]  # id, scores, moment of the event, moment received
+
+# "prjl"; any number that other users of the server's advisory locks are unlikely to take.
+_TAKING_IN = 0x7072_6A6C
+_NAN = np.array([np.nan], "<f8").tobytes()
 
 
 class MonitoringStore:
@@ -40,21 +48,29 @@ class MonitoringStore:
             row = connection.execute(sa.select(journal_positions).filter_by(stream=stream)).one_or_none()
         return Position(row.segment, row.position, row.records) if row else Position()
 
+    def positions(self, connection: sa.Connection, prefix: str) -> dict[str, Position]:
+        """How far each stream has been read by one consumer. Another that asks waits until this transaction ends."""
+        if self._database.dialect == "postgresql":  # SQLite's writers wait for each other as it is
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _TAKING_IN})
+        c = journal_positions.c
+        rows = connection.execute(
+            sa.select(c.stream, c.segment, c.position, c.records).where(c.stream.startswith(prefix))
+        )
+        return {stream.removeprefix(prefix): Position(*position) for stream, *position in rows}
+
     def move(
         self, connection: sa.Connection, stream: str, *, position: Position, dropped: int, damaged: int
     ) -> None:
-        found = connection.execute(
-            sa.select(journal_positions.c.dropped, journal_positions.c.damaged).filter_by(stream=stream)
-        ).one_or_none()
+        """Note how far a stream has been read, and what was found lost since the last time."""
         row = {
             "stream": stream,
             "segment": position.segment,
             "position": position.byte,
             "records": position.ordinal,
-            "dropped": dropped + (found.dropped if found else 0),
-            "damaged": damaged + (found.damaged if found else 0),
+            "dropped": dropped,
+            "damaged": damaged,
         }
-        connection.execute(self._database.upsert(journal_positions), row)
+        connection.execute(self._database.upsert(journal_positions, add=("dropped", "damaged")), row)
 
     def journal_totals(self, prefix: str) -> Row:
         """Records read, dropped and damaged over all streams read by one consumer."""
@@ -67,6 +83,22 @@ class MonitoringStore:
         with self._database.read() as connection:
             return {name: int(value) for name, value in connection.execute(total).one()._mapping.items()}
 
+    def journal_streams(self, prefix: str) -> list[Row]:
+        """Name of each stream that one consumer reads, and the requests it has read (``records``) and found dropped there."""
+        c = journal_positions.c
+        statement = (
+            sa.select(c.stream, c.records, c.dropped).where(c.stream.startswith(prefix)).order_by(c.stream)
+        )
+        with self._database.read() as connection:
+            return [
+                {
+                    "stream": row.stream.removeprefix(prefix),
+                    "records": row.records - row.dropped,
+                    "dropped": row.dropped,
+                }
+                for row in connection.execute(statement)
+            ]
+
     # -- counters, slots, windows ------------------------------------------------------------------------------------
 
     def counters(self, connection: sa.Connection, key: Key) -> Row | None:
@@ -74,8 +106,12 @@ class MonitoringStore:
         row = connection.execute(sa.select(counters).filter_by(**key).with_for_update()).one_or_none()
         return dict(row._mapping) if row else None
 
-    def put_counters(self, connection: sa.Connection, row: Row) -> None:
-        connection.execute(self._database.upsert(counters), row)
+    def put_counters(self, connection: sa.Connection, rows: Sequence[Row]) -> None:
+        """Write what ingest counts; how many labels have matured is for ``add_matured`` alone."""
+        connection.execute(self._database.upsert(counters, keep=("matured",)), rows)
+
+    def add_matured(self, connection: sa.Connection, key: Key, *, count: int) -> None:
+        connection.execute(counters.update().filter_by(**key).values(matured=counters.c.matured + count))
 
     def all_counters(self, tenant: str, endpoint: str) -> list[Row]:
         with self._database.read() as connection:
@@ -84,17 +120,13 @@ class MonitoringStore:
             )
             return [dict(row._mapping) for row in rows]
 
-    def add_slots(self, connection: sa.Connection, rows: Iterable[Row]) -> None:
-        names = ("tenant", "endpoint", "version", "start")
-        for row in rows:
-            found = connection.execute(
-                sa.select(traffic).filter_by(**{n: row[n] for n in names})
-            ).one_or_none()
-            if found is not None:
-                for name in ("requests", "failed", "rejected"):
-                    row[name] += getattr(found, name)
-                row["latency"] = add_counts(row["latency"], found.latency)
-            connection.execute(self._database.upsert(traffic), row)
+    def slots(self, connection: sa.Connection, key: Key, *, starts: Sequence[int]) -> list[Row]:
+        """The slots of traffic that begin at these moments, as far as there are any."""
+        rows = connection.execute(sa.select(traffic).filter_by(**key).where(traffic.c.start.in_(starts)))
+        return [dict(row._mapping) for row in rows]
+
+    def put_slots(self, connection: sa.Connection, rows: Sequence[Row]) -> None:
+        connection.execute(self._database.upsert(traffic), rows)
 
     def recent_slots(self, tenant: str, endpoint: str, *, since: int) -> list[Row]:
         with self._database.read() as connection:
@@ -112,8 +144,8 @@ class MonitoringStore:
         ).one_or_none()
         return dict(row._mapping) if row else None
 
-    def put_window(self, connection: sa.Connection, row: Row) -> None:
-        connection.execute(self._database.upsert(windows), row)
+    def put_windows(self, connection: sa.Connection, rows: Sequence[Row]) -> None:
+        connection.execute(self._database.upsert(windows), rows)
 
     def closed_windows(self, key: Key, *, limit: int) -> list[Row]:
         """Newest first."""
@@ -128,9 +160,24 @@ class MonitoringStore:
 
     # -- predictions and feedback --------------------------------------------------------------------------------------
 
-    def add_predictions(self, connection: sa.Connection, rows: Sequence[Row]) -> int:
-        """How many of them were new."""
-        return connection.execute(self._database.insert_new(predictions), rows).rowcount if rows else 0
+    def add_predictions(self, connection: sa.Connection, key: Key, *, rows: Sequence[Prediction]) -> int:
+        """How many of them were new.
+
+        In the order of their ids, which are neighbours in the index more often than not, and past SQLAlchemy's own treatment of rows:
+        this is the one statement whose cost is felt.
+        """
+        ordered = sorted(rows, key=itemgetter(0))
+        head = (key["tenant"], key["endpoint"], key["version"])
+        if self._database.dialect == "postgresql":
+            return _run(connection, _ADD_ON_POSTGRES, parameters=(*head, *_array_literals(ordered)))
+        added = at = 0
+        for size, statement in _ADD_MANY_ON_SQLITE.items():
+            while len(ordered) - at >= size:
+                parameters = (*head, *chain.from_iterable(ordered[at : at + size]))
+                added += _run(connection, statement, parameters=parameters)
+                at += size
+        rest = [(*head, *row) for row in ordered[at:]]
+        return added + (_run(connection, _ADD_ON_SQLITE, parameters=rest) if rest else 0)
 
     def add_feedback(self, connection: sa.Connection, rows: Sequence[Row]) -> int:
         """How many of them were new."""
@@ -161,82 +208,85 @@ class MonitoringStore:
             rows = connection.execute(sa.select(feedback_counts.c.tenant, feedback_counts.c.endpoint))
             return [(row.tenant, row.endpoint) for row in rows]
 
-    def matches(self, connection: sa.Connection, tenant: str, *, endpoint: str, limit: int) -> list[Any]:
-        """Labels that wait and whose prediction is known, in the order they came."""
+    def matches(self, connection: sa.Connection, tenant: str, *, endpoint: str, limit: int) -> list[Row]:
+        """Labels that wait and whose prediction is known, with their scores, in the order they came."""
         f, p = feedback.c, predictions.c
-        joined = sa.and_(f.tenant == p.tenant, f.endpoint == p.endpoint, f.id == p.id, f.row == p.row)
+        joined = sa.and_(f.tenant == p.tenant, f.endpoint == p.endpoint, f.id == p.id)
+        # Eight bytes of all scores; NULL where there is no such row, whose place might not even fit the number that a place is.
+        known = sa.cast(f.row, sa.BigInteger) * 8 < sa.func.length(p.scores)
+        score = sa.case((known, sa.func.substr(p.scores, f.row * 8 + 1, 8)))
         statement = (
-            sa.select(f.id, f.row, f.label, f.event_at.label("label_at"), p.version)
+            sa.select(
+                f.id, f.row, f.label, f.event_at.label("labelled_event_at"), p.version, score.label("score"),
+                p.event_at, p.received_at,
+            )
             .join(predictions, joined)
-            .where(f.tenant == tenant, f.endpoint == endpoint, f.matched.is_(False))
+            .where(f.tenant == tenant, f.endpoint == endpoint, f.matched.is_(False), score != _NAN)
             .order_by(f.sequence)
             .limit(limit)
-        )
-        return list(connection.execute(statement))
+        )  # fmt: skip
+        rows = [dict(row._mapping) for row in connection.execute(statement)]
+        for row, value in zip(rows, unpack_scores(b"".join(row["score"] for row in rows)), strict=True):
+            row["score"] = value
+        return rows
 
-    def set_labels(self, connection: sa.Connection, rows: Sequence[Row]) -> None:
-        """Write labels to their predictions and mark the feedback as used; keys are the bound names of the statements."""
-        p, f, b = predictions.c, feedback.c, sa.bindparam
-        connection.execute(
-            predictions.update()
-            .where(
-                p.tenant == b("k_tenant"),
-                p.endpoint == b("k_endpoint"),
-                p.id == b("k_id"),
-                p.row == b("k_row"),
-            )
-            .values(label=b("v_label"), labelled_event_at=b("v_label_at"), matured=b("v_matured")),
-            rows,
-        )
+    def set_labels(self, connection: sa.Connection, key: Key, *, rows: Sequence[Row]) -> None:
+        """Store scores with the labels they have met (``version``, ``number`` and the columns of ``matches``); their feedback is used."""
+        f, b = feedback.c, sa.bindparam
+        connection.execute(labelled.insert(), [{**key, **row} for row in rows])
         connection.execute(
             feedback.update()
             .where(
-                f.tenant == b("k_tenant"),
-                f.endpoint == b("k_endpoint"),
+                f.tenant == key["tenant"],
+                f.endpoint == key["endpoint"],
                 f.id == b("k_id"),
                 f.row == b("k_row"),
             )
             .values(matched=True),
-            [{name: row[name] for name in ("k_tenant", "k_endpoint", "k_id", "k_row")} for row in rows],
+            [{"k_id": row["id"], "k_row": row["row"]} for row in rows],
         )
 
     def matured(self, key: Key, *, start: int, stop: int, since: int = 0) -> list[Any]:
-        """Labelled predictions of a version by the order in which their labels came: numbers ``start`` to ``stop`` - 1."""
-        p = predictions.c
+        """Labelled scores of a version by the order in which their labels came: numbers ``start`` to ``stop`` - 1."""
+        c = labelled.c
         statement = (
-            sa.select(p.score, p.label, p.event_at, p.labelled_event_at)
+            sa.select(c.score, c.label, c.event_at, c.labelled_event_at)
             .filter_by(**key)
-            .where(p.matured >= start, p.matured < stop, p.received_at >= since)
-            .order_by(p.matured)
+            .where(c.number >= start, c.number < stop, c.received_at >= since)
+            .order_by(c.number)
         )
         with self._database.read() as connection:
             return list(connection.execute(statement))
 
     def labels_since(self, tenant: str, endpoint: str) -> dict[tuple[str, int], float]:
         """Every label that has met its prediction, by prediction id and row."""
-        p = predictions.c
-        statement = (
-            sa.select(p.id, p.row, p.label)
-            .filter_by(tenant=tenant, endpoint=endpoint)
-            .where(p.label.is_not(None))
-        )
+        c = labelled.c
+        statement = sa.select(c.id, c.row, c.label).filter_by(tenant=tenant, endpoint=endpoint)
         with self._database.read() as connection:
             return {(row.id, row.row): row.label for row in connection.execute(statement)}
 
     def predictions_between(self, key: Key, *, first: int, last: int) -> int:
+        """Scores of a version whose events lie between two moments."""
         p = predictions.c
         statement = (
-            sa.select(sa.func.count())
-            .select_from(predictions)
+            sa.select(sa.func.coalesce(sa.func.sum(sa.func.length(p.scores)), 0))
             .filter_by(**key)
             .where(p.event_at >= first, p.event_at <= last)
         )
         with self._database.read() as connection:
-            return int(connection.execute(statement).scalar_one())
+            return int(connection.execute(statement).scalar_one()) // 8
 
     def forget_predictions(self, connection: sa.Connection, *, before: int) -> int:
-        """Drop predictions, and feedback that found none, older than a moment."""
-        gone = connection.execute(predictions.delete().where(predictions.c.received_at < before)).rowcount
+        """Drop predictions, and feedback that found none, older than a moment; how many requests went.
+
+        Predictions stand nearly in the order in which they were received, so those before the first that is young are all but all.
+        """
+        p = predictions.c
+        young = sa.select(p.sequence).where(p.received_at >= before).order_by(p.sequence).limit(1)
+        first = connection.execute(young).scalar_one_or_none()
+        old = predictions.delete()
+        gone = connection.execute(old if first is None else old.where(p.sequence < first)).rowcount
+        connection.execute(labelled.delete().where(labelled.c.received_at < before))
         connection.execute(feedback.delete().where(feedback.c.received_at < before))
         connection.execute(traffic.delete().where(traffic.c.start < before))
         return gone
@@ -321,6 +371,45 @@ class MonitoringStore:
             return [dict(row._mapping) for row in connection.execute(statement)]
 
 
+# Ids are unique within an endpoint; the first prediction of an id stays. Several rows in one statement cost less than half of what they
+# cost one by one; in very many there is no more to gain.
+_ADD_ON_SQLITE = (
+    "INSERT INTO predictions (tenant, endpoint, version, id, scores, event_at, received_at) "
+    "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING"
+)
+_ADD_MANY_ON_SQLITE = {
+    size: _ADD_ON_SQLITE.replace(
+        "(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        ", ".join(
+            f"(?1, ?2, ?3, ?{at}, ?{at + 1}, ?{at + 2}, ?{at + 3})" for at in range(4, 4 + 4 * size, 4)
+        ),
+    )
+    for size in (128, 16)
+}
+_ADD_ON_POSTGRES = (
+    "INSERT INTO predictions (tenant, endpoint, version, id, scores, event_at, received_at) SELECT %s, %s, %s, given.* "
+    "FROM unnest(%s::text[], %s::bytea[], %s::bigint[], %s::bigint[]) AS given ON CONFLICT DO NOTHING"
+)
+
+
+def _array_literals(rows: Sequence[Prediction]) -> list[str]:
+    """The columns of rows as PostgreSQL writes arrays; its driver's way of making them takes several times as long."""
+    ids, scores, event_at, received_at = zip(*rows, strict=True)
+    columns = (
+        ['"' + each.replace("\\", "\\\\").replace('"', '\\"') + '"' for each in ids],
+        ['"\\\\x' + each.hex() + '"' for each in scores],
+        map(str, event_at),
+        map(str, received_at),
+    )
+    return ["{" + ",".join(column) + "}" for column in columns]
+
+
+def _run(connection: sa.Connection, statement: str, *, parameters: Any) -> int:
+    """Rows that a driver's own statement wrote."""
+    options = {"preserve_rowcount": True}
+    return connection.exec_driver_sql(statement, parameters, execution_options=options).rowcount
+
+
 def pack_counts(counts: Any) -> bytes:
     """Counts as little-endian int64 bytes."""
     return np.asarray(counts, "<i8").tobytes()
@@ -330,5 +419,11 @@ def unpack_counts(content: bytes) -> np.ndarray[Any, np.dtype[np.int64]]:
     return np.frombuffer(content, "<i8").astype(np.int64)
 
 
-def add_counts(first: bytes, second: bytes) -> bytes:
-    return pack_counts(unpack_counts(first) + unpack_counts(second))
+def pack_scores(scores: Any) -> bytes:
+    """Scores as little-endian float64 bytes. Of the many NaNs there are only one is stored, so that SQL can tell it."""
+    values = np.asarray(scores, "<f8")
+    return np.where(np.isnan(values), np.nan, values).tobytes()
+
+
+def unpack_scores(content: bytes) -> list[float]:
+    return list(np.frombuffer(content, "<f8").tolist())

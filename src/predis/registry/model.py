@@ -10,12 +10,21 @@ from typing import Any
 
 from predis.clock import iso
 from predis.errors import InvalidInput
-from predis.registry.signature import Signature
+from predis.registry.signature import Field, Signature
 
 FORMATS = {
+    "catboost": "CatBoost model (save_model, .cbm)",
     "lightgbm": "LightGBM text model (Booster.save_model)",
     "onnx": "ONNX graph",
+    "python": "Python code: model.py with predict(inputs), and any files beside it",
+    "sklearn": "scikit-learn estimator or pipeline, in skops, joblib or pickle",
+    "torch": "PyTorch: TorchScript, or a program of torch.export (.pt2)",
+    "xgboost": "XGBoost model in JSON or UBJSON (Booster.save_model)",
 }
+# Programs, or files that may hold one: loaded only if the registry sealed them.
+SEALED_FORMATS = frozenset({"python", "sklearn", "torch"})
+# Anybody's code, which nothing can look through.
+CODE_FORMATS = frozenset({"python"})
 _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,126}[a-z0-9])?")
 
 
@@ -32,6 +41,17 @@ def check_name(name: object, what: str) -> str:
     return name
 
 
+def check_file_name(name: str) -> None:
+    """
+    Raises:
+        InvalidInput: it is not a path of plain names that stays within the folder it is written to.
+    """
+    if not name.isprintable() or not 0 < len(name) <= 255:
+        raise InvalidInput(f"a file's name is 1 to 255 printable characters, got {name[:80]!r}")
+    if "\\" in name or any(part in ("", ".", "..") for part in name.split("/")):
+        raise InvalidInput(f"a file's name may hold folders but not leave its own, got {name[:80]!r}")
+
+
 @dataclass(frozen=True)
 class File:
     """One file of a version: where it belongs, what it must contain, how large it is."""
@@ -43,7 +63,7 @@ class File:
 
 @dataclass(frozen=True)
 class Version:
-    """An immutable, numbered artifact of a model. ``digest`` covers every file by name and content."""
+    """An immutable, numbered artifact of a model. ``digest`` covers every file by name and content, ``seal`` the digest (see ``Seals``)."""
 
     tenant: str
     model: str
@@ -57,6 +77,7 @@ class Version:
     created_at: int
     created_by: str
     profile: Mapping[str, Any] | None = field(default=None, repr=False)
+    seal: str = field(default="", repr=False)
 
     @property
     def size_bytes(self) -> int:
@@ -76,6 +97,7 @@ class Version:
             "created_at": iso(self.created_at),
             "created_by": self.created_by,
             "has_profile": self.profile is not None,
+            "sealed": bool(self.seal),
         }
 
 
@@ -83,6 +105,7 @@ class Version:
 class Registration:
     """What a caller says of a version to be. Files and data sets are named by their digests in the artifact store.
 
+    ``signature`` is the whole signature, ``inputs`` its inputs where only those are known; without either they are those of the reference.
     ``reference`` is a Parquet table of training inputs (and the label column, if there is one): the drift reference.
     ``holdout`` is a labelled Parquet table the model has not seen: the metrics come from it.
     ``training`` is the Parquet table the model was trained on: retraining adds to it.
@@ -92,6 +115,7 @@ class Registration:
     format: str
     files: Mapping[str, str]
     signature: Signature | None = None
+    inputs: tuple[Field, ...] = ()
     label: str = ""
     reference: str = ""
     holdout: str = ""

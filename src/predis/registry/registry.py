@@ -8,59 +8,67 @@ a crash leaves the whole version, or nothing (and files nobody names).
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
-
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from predis.access.audit import Audit
 from predis.clock import Clock
-from predis.errors import AliasNotFound, IntegrityFailure, InvalidInput, ModelNotFound, VersionNotFound
+from predis.errors import (
+    AliasNotFound,
+    IntegrityFailure,
+    InvalidInput,
+    ModelNotFound,
+    Untrusted,
+    VersionNotFound,
+)
 from predis.events import Bus, VersionRegistered
-from predis.registry.model import FORMATS, File, Registration, Version, check_name, digest_of
-from predis.registry.signature import Field, Signature, encode_table, infer_inputs
+from predis.registry.model import FORMATS, File, Registration, Version, check_file_name, check_name, digest_of
+from predis.registry.signature import Field, Signature
+from predis.registry.signing import Seals
 from predis.registry.store import RegistryStore
 from predis.state import ArtifactStore, Database
-from predis.state.records import Matrix
-from predis.stats import binary_scores, build_profile
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from sqlalchemy import Connection
 
-SAMPLE_ROWS = 100_000
+    from predis.registry.evaluation import Scored
+
 _MOST_VERSIONS = 2**31 - 1
 
 
-Score = Callable[[Matrix], Matrix]
-
-
 class Inspect(Protocol):
-    """Loads a model from its files: its whole signature, and how to score a feature matrix with it."""
+    """Opens a model from its files, to be asked for its signature and for scores, and closed."""
 
     def __call__(
         self,
         kind: str,
-        contents: Mapping[str, bytes],
+        files: Mapping[str, bytes],
         *,
         signature: Signature | None,
         inputs: tuple[Field, ...],
-    ) -> tuple[Signature, Score]: ...
+    ) -> AbstractContextManager[Scored]: ...
 
 
 class Registry:
     """Register, list, resolve, alias and verify.
 
     Args:
-        inspect: loads a model from its files and returns its signature and scoring function; given by ``app.py``, because
-            the libraries that can are above the registry.
+        inspect: opens a model from its files; given by ``app``, because the libraries that can are above the registry.
+        seals: seals versions that are programs, and checks their seals before their files are handed out.
     """
 
     def __init__(
-        self, database: Database, artifacts: ArtifactStore, *, clock: Clock, bus: Bus, inspect: Inspect
+        self,
+        database: Database,
+        artifacts: ArtifactStore,
+        *,
+        clock: Clock,
+        bus: Bus,
+        inspect: Inspect,
+        seals: Seals,
     ) -> None:
         self._database = database
         self._artifacts = artifacts
@@ -69,6 +77,7 @@ class Registry:
         self._clock = clock
         self._bus = bus
         self._inspect = inspect
+        self._seals = seals
 
     def register(self, tenant: str, wanted: Registration, *, actor: str, alias: str = "") -> Version:
         """Make a new version of a model.
@@ -76,31 +85,24 @@ class Registry:
         Raises:
             InvalidInput: the name, format, signature or a data set does not fit; nothing is stored.
             ModelFailure: the files do not load as what they are said to be.
+            Untrusted: the files name what a model's file must not.
+            AccessDenied: the format is code, and this installation does not allow that.
             NotFound: a file or data set is not in the artifact store.
         """
         check_name(wanted.model, "model")
         if alias:
             _check_alias(alias)
-        if wanted.format not in FORMATS:
-            raise InvalidInput(f"format {wanted.format!r} is none of {', '.join(FORMATS)}")
         _check_plain(wanted)
         contents = {name: self._artifacts.read(digest) for name, digest in wanted.files.items()}
         files = tuple(
             File(name, wanted.files[name], len(content)) for name, content in sorted(contents.items())
         )
-        reference = self._table(wanted.reference, "reference")
-        inputs = () if reference is None else infer_inputs(_without(reference, wanted.label))
-        signature, score = self._inspect(wanted.format, contents, signature=wanted.signature, inputs=inputs)
-        metrics = self._metrics(wanted, signature, score=score)
-        profile = (
-            _profile(reference, wanted.label, signature=signature, score=score)
-            if reference is not None
-            else None
-        )
+        signature, metrics, profile = self._evaluated(wanted, contents)
         draft = Version(
             tenant, wanted.model, 0, wanted.format, digest_of(files), files, signature, metrics, _lineage(wanted),
             self._clock.time_ns(), actor, profile,
         )  # fmt: skip
+        draft = replace(draft, seal=self._seals.seal(draft))
         with self._database.write() as connection:
             version = replace(draft, number=self._store.add_version(connection, draft))
             target = f"{version.model}@{version.number}"
@@ -194,22 +196,45 @@ class Registry:
             connection, tenant, actor=actor, action="model.alias", target=f"{model}@{alias}", detail=detail
         )
 
+    def inspect(
+        self,
+        kind: str,
+        files: Mapping[str, bytes],
+        *,
+        signature: Signature | None = None,
+        inputs: tuple[Field, ...] = (),
+    ) -> AbstractContextManager[Scored]:
+        """Open a model that is not registered (yet), in a process of its own.
+
+        Raises:
+            AccessDenied: the format is code, and this installation does not allow that.
+        """
+        self._seals.check_allowed(kind)
+        return self._inspect(kind, files, signature=signature, inputs=inputs)
+
+    def open(self, version: Version) -> AbstractContextManager[Scored]:
+        """Open a registered version to score tables with it, in a process of its own."""
+        return self._inspect(version.format, self.read_files(version), signature=version.signature, inputs=())
+
     def read_files(self, version: Version) -> dict[str, bytes]:
-        """A version's files, every digest checked. Needs the artifact store only, not the database.
+        """A version's files, every digest checked, and its seal if its format needs one: what comes out may be loaded. Needs the artifact
+        store only, not the database.
 
         Raises:
             IntegrityFailure: a file's bytes, or the list of files, are not what was registered.
+            Untrusted: the version is a program and not sealed by this installation.
         """
         problem = _list_problem(version)
         if problem:
             raise IntegrityFailure(problem)
+        self._seals.check(version)
         return {file.name: self._artifacts.read(file.digest) for file in version.files}
 
     def verify(self, tenant: str, model: str, *, reference: str | int) -> dict[str, Any]:
         """Read every file of a version and compare its digest; tells each file's state instead of stopping at the first."""
         version = self.version(tenant, model, reference=reference)
         report: list[dict[str, Any]] = []
-        problem = _list_problem(version)
+        problem = _list_problem(version) or self._seal_problem(version)
         if problem:
             report.append({"name": "(all)", "digest": version.digest, "ok": False, "problem": problem})
         for file in version.files:
@@ -228,23 +253,37 @@ class Registry:
 
     def read_table(self, digest: str) -> pa.Table:
         """A Parquet data set from the artifact store."""
-        return _parquet(self._artifacts.read(digest), "data set")
+        return self._table(digest, "data set")
 
-    def _table(self, digest: str, what: str) -> pa.Table | None:
-        return _parquet(self._artifacts.read(digest), what) if digest else None
+    def _table(self, digest: str, what: str) -> pa.Table:
+        from predis.registry.evaluation import read_parquet
 
-    def _metrics(self, wanted: Registration, signature: Signature, *, score: Score) -> dict[str, float]:
-        table = self._table(wanted.holdout, "holdout")
-        if table is None:
-            return {}
-        labels = _labels(table, wanted.label, what="holdout")
-        if labels is None:
-            raise InvalidInput("metrics need the labels: name the holdout's label column")
-        if labels.min() == labels.max():
-            raise InvalidInput("metrics need labels of both kinds: every label of the holdout is the same")
-        scores = score(encode_table(table, signature.inputs))
-        # Log loss and Brier score have no value where scores are not probabilities, and JSON has no NaN.
-        return {k: float(v) for k, v in asdict(binary_scores(scores, labels)).items() if math.isfinite(v)}
+        return read_parquet(self._artifacts.read(digest), what)
+
+    def _evaluated(
+        self, wanted: Registration, contents: Mapping[str, bytes]
+    ) -> tuple[Signature, dict[str, float], dict[str, Any] | None]:
+        """The whole signature, the metrics on the holdout, and the reference profile."""
+        # Late: a worker has a registry too, and needs neither pyarrow nor statistics.
+        from predis.registry.columns import infer_inputs
+        from predis.registry.evaluation import metrics_of, profile_of, without
+
+        reference = self._table(wanted.reference, "reference") if wanted.reference else None
+        inputs = wanted.inputs
+        if reference is not None and not inputs:
+            inputs = infer_inputs(without(reference, wanted.label))
+        with self.inspect(wanted.format, contents, signature=wanted.signature, inputs=inputs) as model:
+            holdout = self._table(wanted.holdout, "holdout") if wanted.holdout else None
+            metrics = {} if holdout is None else metrics_of(model, holdout, label=wanted.label)
+            profile = None if reference is None else profile_of(model, reference, label=wanted.label)
+            return model.signature, metrics, profile
+
+    def _seal_problem(self, version: Version) -> str:
+        try:
+            self._seals.check(version)
+        except Untrusted as error:
+            return error.message
+        return ""
 
 
 def _list_problem(version: Version) -> str:
@@ -270,63 +309,18 @@ def _check_plain(wanted: Registration) -> None:
     """What can be told of a registration without reading a file.
 
     Raises:
-        InvalidInput: there is no file, a file's name cannot be one, or the lineage is not JSON.
+        InvalidInput: there is no such format, no file, a file's name cannot be one, or the lineage is not JSON.
     """
+    if wanted.format not in FORMATS:
+        raise InvalidInput(f"format {wanted.format!r} is none of {', '.join(FORMATS)}")
     if not wanted.files:
         raise InvalidInput("a version needs at least one file")
     for name in wanted.files:
-        if not name.isprintable() or not 0 < len(name) <= 255:
-            raise InvalidInput(f"a file's name is 1 to 255 printable characters, got {name[:80]!r}")
+        check_file_name(name)
     try:
         json.dumps(dict(wanted.lineage), allow_nan=False)
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"the lineage is not JSON: {error}") from error
-
-
-def _profile(reference: pa.Table, label: str, *, signature: Signature, score: Score) -> dict[str, Any]:
-    table = _sampled(reference)
-    matrix = encode_table(table, signature.inputs)
-    profile = build_profile(
-        matrix,
-        names=signature.feature_names,
-        levels=signature.levels,
-        scores=score(matrix),
-        labels=_labels(table, label, what="reference"),
-    )
-    return profile.to_dict()
-
-
-def _without(table: pa.Table, column: str) -> pa.Table:
-    return table.drop_columns([column]) if column in table.column_names else table
-
-
-def _sampled(table: pa.Table) -> pa.Table:
-    """At most SAMPLE_ROWS rows, evenly spread, so that time order and seasons stay represented."""
-    if table.num_rows <= SAMPLE_ROWS:
-        return table
-    return table.take(np.linspace(0, table.num_rows - 1, SAMPLE_ROWS).astype(np.int64))
-
-
-def _labels(table: pa.Table, label: str, *, what: str) -> Matrix | None:
-    if not label or label not in table.column_names:
-        return None
-    try:
-        values = table.column(label).cast(pa.float64()).to_numpy(zero_copy_only=False)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        values = np.array([np.nan])
-    if not np.isin(values, (0.0, 1.0)).all():
-        raise InvalidInput(f"column {label!r} of the {what} must hold 0 and 1 only")
-    return np.asarray(values, np.float64)
-
-
-def _parquet(content: bytes, what: str) -> pa.Table:
-    try:
-        table = pq.read_table(pa.BufferReader(content))
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InvalidInput(f"the {what} is not a Parquet file: {error}") from error
-    if table.num_rows == 0:
-        raise InvalidInput(f"the {what} has no rows")
-    return table
 
 
 def _lineage(wanted: Registration) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from predis.access.routes import Operator, Reader
 from predis.clock import iso
-from predis.registry.model import Registration
+from predis.errors import NotFound
+from predis.registry.model import CODE_FORMATS, Registration
 from predis.registry.registry import Registry
 from predis.registry.signature import Signature
 from predis.state import ArtifactStore
@@ -76,7 +77,12 @@ def router(registry: Registry, artifacts: ArtifactStore) -> APIRouter:
 
     @routes.post("/models/{model}/versions", status_code=201)
     def register(model: str, body: NewVersion, caller: Operator) -> dict[str, Any]:
-        """Register a version: the model is loaded, its signature checked, its metrics and reference profile computed."""
+        """Register a version: the model is loaded, its signature checked, its metrics and reference profile computed.
+
+        A version of the format ``python`` needs an administrator, for it is code that runs here as the server.
+        """
+        if body.format in CODE_FORMATS:
+            caller.require("admin")
         wanted = Registration(
             model=model,
             signature=Signature.from_dict(body.signature) if body.signature is not None else None,
@@ -88,6 +94,16 @@ def router(registry: Registry, artifacts: ArtifactStore) -> APIRouter:
     def show_version(model: str, version: str, caller: Reader) -> dict[str, Any]:
         """One version by number, alias or ``latest``."""
         return registry.version(caller.tenant, model, reference=version).to_dict()
+
+    @routes.get("/models/{model}/versions/{version}/profile")
+    def show_profile(model: str, version: str, caller: Reader) -> dict[str, Any]:
+        """A version's reference profile: bins and counts of its training inputs, scores and labels."""
+        found = registry.version(caller.tenant, model, reference=version).profile
+        if found is None:
+            raise NotFound(
+                f"{model}@{version} has no reference profile: it was registered without a reference data set"
+            )
+        return dict(found)
 
     @routes.post("/models/{model}/versions/{version}/verify")
     def verify(model: str, version: str, caller: Reader) -> dict[str, Any]:

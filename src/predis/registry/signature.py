@@ -1,4 +1,4 @@
-"""Signatures: names, datatypes and shapes of a version's inputs and outputs, inferred from a sample and enforced.
+"""Signatures: names, datatypes and shapes of a version's inputs and outputs.
 
 Datatypes are those of the Open Inference Protocol. A model over a table has one input per column, each of shape ``[-1]`` (rows);
 a model over a matrix has one input of shape ``[-1, n]``. A BYTES input may list its ``levels``: then it is categorical.
@@ -6,12 +6,12 @@ a model over a matrix has one input of shape ``[-1, n]``. A BYTES input may list
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from predis.errors import InvalidInput
 
@@ -20,18 +20,20 @@ NUMPY_OF = {
     "INT16": np.int16, "INT32": np.int32, "INT64": np.int64, "FP16": np.float16, "FP32": np.float32, "FP64": np.float64,
     "BYTES": np.object_,
 }  # fmt: skip
-MAX_LEVELS = 10_000
 
 
 @dataclass(frozen=True)
 class Field:
-    """One input or output tensor. ``shape`` starts with -1, the rows; ``levels`` makes a BYTES input categorical."""
+    """One input or output tensor. ``shape`` starts with -1, the rows; ``levels`` makes a BYTES input categorical; ``raw`` hands its
+    values to the model as bytes (an image, a sound) instead of text.
+    """
 
     name: str
     datatype: str
     shape: tuple[int, ...] = (-1,)
     nullable: bool = False
     levels: tuple[str, ...] = ()
+    raw: bool = False
 
     def __post_init__(self) -> None:
         if not self.name or len(self.name) > 200:
@@ -49,11 +51,16 @@ class Field:
             )
         if self.levels and self.datatype != "BYTES":
             raise InvalidInput(f"{self.name}: levels are for BYTES inputs, not {self.datatype}")
+        if len(set(self.levels)) != len(self.levels):
+            twice = next(level for level in self.levels if self.levels.count(level) > 1)
+            raise InvalidInput(f"{self.name}: level {twice!r:.80} stands twice; a text has one code")
+        if self.raw and (self.datatype != "BYTES" or self.levels):
+            raise InvalidInput(f"{self.name}: raw is for BYTES tensors without levels")
 
     @property
     def width(self) -> int:
         """Values per row."""
-        return int(np.prod(self.shape[1:], dtype=np.int64)) if len(self.shape) > 1 else 1
+        return math.prod(self.shape[1:])
 
     def to_dict(self) -> dict[str, Any]:
         found: dict[str, Any] = {"name": self.name, "datatype": self.datatype, "shape": list(self.shape)}
@@ -61,6 +68,8 @@ class Field:
             found["nullable"] = True
         if self.levels:
             found["levels"] = list(self.levels)
+        if self.raw:
+            found["raw"] = True
         return found
 
     @classmethod
@@ -78,6 +87,7 @@ class Field:
             tuple(shape),
             bool(document.get("nullable", False)),
             tuple(levels),
+            bool(document.get("raw", False)),
         )
 
 
@@ -105,14 +115,17 @@ class Signature:
     @property
     def feature_names(self) -> tuple[str, ...]:
         """One name per column of the feature matrix; of a wider tensor ``name[0]``, ``name[1]``, ..."""
-        names: list[str] = []
-        for field in self.inputs:
-            names += [field.name] if field.width == 1 else [f"{field.name}[{i}]" for i in range(field.width)]
-        return tuple(names)
+        return tuple(name for field in self.inputs for name in _column_names(field))
 
     @property
     def levels(self) -> dict[str, tuple[str, ...]]:
-        return {field.name: field.levels for field in self.inputs if field.levels}
+        """The levels of each column of texts, by its name; free texts have none."""
+        return {
+            name: field.levels
+            for field in self.inputs
+            if field.datatype == "BYTES"
+            for name in _column_names(field)
+        }
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -139,85 +152,8 @@ class Signature:
         return cls(sides[0], sides[1], str(document.get("score") or sides[1][0].name))
 
 
+def _column_names(field: Field) -> list[str]:
+    return [field.name] if field.width == 1 else [f"{field.name}[{at}]" for at in range(field.width)]
+
+
 PROBABILITY = Field("probability", "FP64")
-
-
-def infer_inputs(sample: pa.Table, *, names: tuple[str, ...] | None = None) -> tuple[Field, ...]:
-    """Input fields from a sample of a model's input table: one per column, levels from the texts seen.
-
-    A column with a null in the sample is nullable. Whole-number columns become INT64, other numbers FP64.
-
-    Raises:
-        InvalidInput: a column is of a type no model takes, or has more than ``MAX_LEVELS`` texts.
-    """
-    fields = []
-    for name in names or tuple(sample.column_names):
-        if name not in sample.column_names:
-            raise InvalidInput(f"the sample has no column {name!r}; it has {', '.join(sample.column_names)}")
-        column = sample.column(name)
-        nullable = column.null_count > 0 or _has_nan(column)
-        kind = column.type
-        if pa.types.is_dictionary(kind):
-            column, kind = column.cast(kind.value_type), kind.value_type
-        if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-            levels = tuple(sorted(str(v) for v in column.unique().to_pylist() if v is not None))
-            if len(levels) > MAX_LEVELS:
-                raise InvalidInput(
-                    f"column {name!r} has {len(levels)} different texts; at most {MAX_LEVELS} can be levels"
-                )
-            fields.append(Field(name, "BYTES", nullable=nullable, levels=levels))
-        elif pa.types.is_boolean(kind):
-            fields.append(Field(name, "BOOL", nullable=nullable))
-        elif pa.types.is_integer(kind):
-            fields.append(Field(name, "INT64", nullable=nullable))
-        elif pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-            fields.append(Field(name, "FP64", nullable=nullable))
-        else:
-            raise InvalidInput(f"column {name!r} is of type {kind}, which no tensor carries")
-    return tuple(fields)
-
-
-def encode_table(table: pa.Table, inputs: tuple[Field, ...]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """The feature matrix [rows, columns] of a table: codes for levels (-1 unseen, NaN missing), numbers as they are.
-
-    Raises:
-        InvalidInput: a column is missing or cannot be read as its field says.
-    """
-    columns = []
-    for field in inputs:
-        if field.name not in table.column_names:
-            raise InvalidInput(f"the table has no column {field.name!r}")
-        column = table.column(field.name)
-        try:
-            if field.levels:
-                columns.append(encode_levels(column, field.levels))
-            else:
-                columns.append(column.cast(pa.float64()).to_numpy(zero_copy_only=False))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise InvalidInput(
-                f"column {field.name!r} cannot be read as {field.datatype}: {error}"
-            ) from error
-    return np.ascontiguousarray(np.column_stack(columns), dtype=np.float64)
-
-
-def encode_levels(column: pa.ChunkedArray, levels: tuple[str, ...]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Codes of texts: the position in ``levels``, -1 for others, NaN for nulls."""
-    import pyarrow.compute as pc
-
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    texts = column.cast(pa.string())
-    codes = (
-        pc.index_in(texts, value_set=pa.array(levels, pa.string()))
-        .to_numpy(zero_copy_only=False)
-        .astype(np.float64)
-    )
-    codes = np.where(np.isnan(codes), -1.0, codes)
-    codes[texts.is_null().to_numpy(zero_copy_only=False).astype(bool)] = np.nan
-    return codes
-
-
-def _has_nan(column: pa.ChunkedArray) -> bool:
-    import pyarrow.compute as pc
-
-    return pa.types.is_floating(column.type) and bool(pc.any(pc.is_nan(column)).as_py())

@@ -41,6 +41,7 @@ class RegistryStore:
                 "signature": version.signature.to_dict(),
                 "metrics": dict(version.metrics),
                 "profile": version.profile,
+                "seal": version.seal or None,
                 "lineage": dict(version.lineage),
                 "created_at": version.created_at,
                 "created_by": version.created_by,
@@ -121,4 +122,5 @@ def _version(row: Any) -> Version:
         created_at=row.created_at,
         created_by=row.created_by,
         profile=getattr(row, "profile", None),
+        seal=row.seal or "",
     )

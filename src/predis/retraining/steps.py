@@ -26,16 +26,14 @@ from predis.errors import InvalidInput, MissingExtra, ModelFailure, RolloutInPro
 from predis.monitoring.log import PredictionLog, column_of
 from predis.monitoring.store import MonitoringStore
 from predis.registry import Registration, Registry, Version
-from predis.registry.signature import Field, encode_table
+from predis.registry.signature import Field
 from predis.retraining.config import RetrainingConfig
 from predis.retraining.store import Run
 from predis.retraining.training import TrainJob
 from predis.rollout.controller import Rollouts
-from predis.serving import runtimes
 from predis.serving.endpoints import Endpoints
 from predis.settings import Settings
 from predis.state import ArtifactStore, Database
-from predis.state.records import Matrix
 from predis.stats import compare_auc
 
 log = logging.getLogger(__name__)
@@ -150,13 +148,11 @@ class Steps:
         champion = self._champion(run)
         test = self._parts.registry.read_table(built["test"])
         labels = np.asarray(test.column(config.label).to_numpy(zero_copy_only=False), np.float64)
-        inputs = self._job(config, built).inputs
+        registry = self._parts.registry
+        inputs = _accepting(self._job(config, built).inputs, champion.signature.inputs)
         contents = {trained["file"]: self._parts.artifacts.read(trained["digest"])}
-        challenger = runtimes.load(trained["format"], contents, inputs=inputs)
-        old = runtimes.load(
-            champion.format, self._parts.registry.read_files(champion), signature=champion.signature
-        )
-        found = compare_auc(_scores(old, test), _scores(challenger, test), label=labels)
+        with registry.open(champion) as old, registry.inspect(trained["format"], contents, inputs=inputs) as new:
+            found = compare_auc(old.score(test), new.score(test), label=labels)
         names = ("champion_auc", "challenger_auc", "difference", "low", "high", "p_value")
         shown = {name: getattr(found, name) for name in names}
         return {
@@ -172,10 +168,8 @@ class Steps:
         for version in self._parts.registry.versions(run.tenant, run.model):
             if version.lineage.get("retraining") == run.id:
                 return version.number
-        contents = {trained["file"]: self._parts.artifacts.read(trained["digest"])}
-        inputs = _accepting(self._job(config, built).inputs, self._champion(run).signature.inputs)
         wanted = Registration(
-            signature=runtimes.load(trained["format"], contents, inputs=inputs).signature,
+            inputs=_accepting(self._job(config, built).inputs, self._champion(run).signature.inputs),
             model=run.model,
             format=trained["format"],
             files={trained["file"]: trained["digest"]},
@@ -292,11 +286,6 @@ class Steps:
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
         return self._parts.artifacts.put(sink.getvalue().to_pybytes()).digest
-
-
-def _scores(runtime: runtimes.Runtime, table: pa.Table) -> Matrix:
-    matrix = encode_table(table, runtime.signature.inputs)
-    return runtimes.scores_of(runtime.signature, runtimes.run(runtime, matrix, unseen={}))
 
 
 def _accepting(inputs: tuple[Field, ...], champion: tuple[Field, ...]) -> tuple[Field, ...]:

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from predis.registry.signature import Field, encode_table, infer_inputs
+from predis.registry.columns import encode_table, infer_inputs
+from predis.registry.signature import Field
 from predis.state.records import Matrix
 
 

@@ -1,70 +1,104 @@
-"""The data plane: live, ready, metadata, infer. No wire in it; ``rest.py`` only translates.
+"""The data plane: live, ready, metadata, infer. No wire in it; ``rest.py`` and ``grpc.py`` only translate.
 
-One request: pick a version from the endpoint's Route, bind the inputs to its signature, predict, encode, answer; then, after the
-answer, one append to the journal. Everything that can be done once per Route is done when the Route is applied, so that a
-request only follows references. Routes are swapped by assigning one dictionary entry: a request sees the old or the new one.
+One request: pick a version from the endpoint's Route, bind the inputs to its signature, join its batcher; then predict, answer, and
+append to the journal what was asked and answered, one record for a whole batch. Everything that can be done once per Route is done when
+the Route is applied, so that a request only follows references. Routes are swapped by assigning one dictionary entry: a request sees
+the old or the new one.
+
+The plane lives in the event loop. Other threads (the follower) call ``apply`` and ``remove`` only.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
+import math
 import secrets
+import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
-
-import numpy as np
-import orjson
-from numpy.typing import NDArray
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
 
 from predis.access import Caller
-from predis.clock import Clock
-from predis.errors import EndpointNotFound, InvalidInput, NotReady, Overloaded, PredisError, VersionNotFound
-from predis.registry.model import Version
-from predis.serving import runtimes
-from predis.serving.protocol import Binder, Bound, Encoder, InferRequest, Limits
+from predis.errors import (
+    DeadlineExceeded,
+    EndpointNotFound,
+    InvalidInput,
+    NotReady,
+    Overloaded,
+    PredisError,
+    TenantOverloaded,
+    VersionNotFound,
+)
+from predis.serving.batching import Batch, Batcher, BatchPolicy, Outputs
+from predis.serving.cache import EndpointCache, PredictionCache
+from predis.serving.capture import Capture
+from predis.serving.config import ServingConfig
+from predis.serving.inputs import Inputs
+from predis.serving.protocol import InferRequest
 from predis.serving.route import Route
-from predis.state.records import Matrix, Status, encode, target_bytes
+from predis.serving.served import ServedVersion
+from predis.serving.threads import Threads
 
-_WARM_RUNS = 5
-_NOTHING: Matrix = np.empty(0)
-_NO_FEATURES: Matrix = np.empty((0, 0))
+log = logging.getLogger(__name__)
 
-
-class Sink(Protocol):
-    """Where records go: the journal's writer, or nothing."""
-
-    def append(self, payload: bytes) -> bool: ...
+# With very many connections the event loop reads and reads, for seconds; what waits is not made to wait for the end of that.
+_ROUND_S = 0.005
 
 
-class ServedVersion:
-    """A version in memory, warmed: its runtime, binder and encoder, and what a row of it costs."""
+class Call:
+    """One request on its way through the plane.
 
-    def __init__(self, version: Version, runtime: runtimes.Runtime, *, endpoint: str, limits: Limits) -> None:
+    ``started``, ``ended`` and ``deadline`` are moments of ``time.perf_counter``. ``reply`` is called exactly once for a call that
+    ``submit`` accepted, in the event loop, when ``outputs`` or ``error`` is set. Whoever has no more use for the answer calls ``cancel``.
+    """
+
+    __slots__ = (
+        "applied", "caller", "cancelled", "context", "deadline", "ended", "endpoint", "error", "event_at", "inputs", "key",
+        "outputs", "predicted", "reply", "request", "served", "started", "trace", "version",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        caller: Caller,
+        endpoint: str,
+        *,
+        request: InferRequest,
+        version: str | None = None,
+        started: float | None = None,
+        deadline: float = math.inf,
+    ) -> None:
+        self.caller = caller
+        self.endpoint = endpoint
         self.version = version
-        self.number = version.number
-        self.runtime = runtime
-        self.binder = Binder(runtime.signature, limits)
-        self.encoder = Encoder(endpoint, version.number, signature=runtime.signature)
-        self.row_cost_s = self._warm(len(runtime.signature.feature_names))
+        self.request = request
+        self.started = time.perf_counter() if started is None else started
+        self.deadline = deadline
+        self.reply: Callable[[Call], None] = _nobody
+        self.context: Any = None
+        self.trace: Any = None
+        self.cancelled = False
+        self.event_at: int | None = None
+        self.key: bytes | None = None
+        self.outputs: Outputs | None = None
+        self.error: PredisError | None = None
+        self.predicted: tuple[float, float] | None = None
+        self.ended = 0.0
+        self.applied: AppliedRoute
+        self.served: ServedVersion
+        self.inputs: Inputs
 
-    def predict(self, bound: Bound) -> Sequence[NDArray[Any]]:
-        return runtimes.run(self.runtime, bound.features, unseen=bound.unseen)
+    def cancel(self) -> None:
+        """Nobody waits for the answer any more; where it is not predicted yet, it will not be."""
+        self.cancelled = True
 
-    def scores(self, outputs: Sequence[NDArray[Any]]) -> Matrix:
-        return runtimes.scores_of(self.runtime.signature, outputs)
 
-    def _warm(self, columns: int) -> float:
-        """Run the model a few times, so that no request pays for the first, and keep the quickest as the price of a row."""
-        sample = np.zeros((1, columns))
-        costs = []
-        for _run in range(_WARM_RUNS):
-            start = time.perf_counter()
-            runtimes.run(self.runtime, sample, unseen={})
-            costs.append(time.perf_counter() - start)
-        return min(costs)
+def _nobody(_call: Call) -> None:
+    """The reply of a call that nobody waits for."""
 
 
 @dataclass(frozen=True)
@@ -75,50 +109,62 @@ class AppliedRoute:
     route: Route
     model: str
     versions: Mapping[int, ServedVersion]
-    target: bytes
-
-    @classmethod
-    def of(
-        cls, tenant: str, route: Route, *, model: str, versions: Mapping[int, ServedVersion]
-    ) -> AppliedRoute:
-        return cls(tenant, route, model, versions, target_bytes(tenant, route.endpoint))
+    config: ServingConfig = ServingConfig()
+    cache: EndpointCache | None = None
 
 
-@dataclass(slots=True)
-class Answer:
-    """The response body, and the record to append once it has been sent."""
+@dataclass(frozen=True)
+class Admission:
+    """How much a plane takes on before it refuses.
 
-    body: bytes
-    served: ServedVersion
-    applied: AppliedRoute
-    bound: Bound
-    outputs: Sequence[NDArray[Any]]
-    id: str
-    event_at: int | None
+    Args:
+        pending: requests worked on at once.
+        wait_s: longest that a request may be expected to wait for its turn.
+        tenant_pending: requests of one tenant worked on at once; 0: no limit.
+    """
+
+    pending: int = 512
+    wait_s: float = 1.0
+    tenant_pending: int = 0
 
 
 class Plane:
     """Answers inference requests from applied Routes.
 
     Args:
-        sink: takes one record a request, after the answer.
-        inline_s: predictions expected to take longer run in a thread instead of the event loop.
-        max_pending: requests worked on at once; more are refused with ``Overloaded``.
+        capture: keeps what was asked and answered.
+        policy: how waiting requests are joined where an endpoint's configuration does not say.
+        caches: of endpoints that are configured to have one.
+        threads: predictions that run at once outside the event loop.
     """
 
     def __init__(
-        self, *, clock: Clock, sink: Sink, limits: Limits, inline_s: float = 0.002, max_pending: int = 256
+        self,
+        capture: Capture,
+        *,
+        admission: Admission | None = None,
+        policy: BatchPolicy | None = None,
+        caches: PredictionCache | None = None,
+        threads: int = 2,
     ) -> None:
-        self._clock = clock
-        self._sink = sink
-        self.limits = limits
-        self._inline_s = inline_s
-        self._max_pending = max_pending
+        self._capture = capture
+        self._caches = caches or PredictionCache()
+        self._admission = admission or Admission()
+        self._policy = policy or BatchPolicy()
+        self._threads = Threads(threads, "predict")
         self._pending = 0
+        self._pending_of: dict[str, int] = defaultdict(int)
         self._applied: dict[tuple[str, str], AppliedRoute] = {}
+        self._due: list[Batcher] = []
+        self._round_due = False
+        self._round_until = 0.0
+        self._finished: deque[Callable[[], None]] = deque()
         self._prefix = secrets.token_hex(6)
         self._count = itertools.count()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.following = False
+
+    # -- what is served --------------------------------------------------------------------------------------------------
 
     def live(self) -> bool:
         return True
@@ -127,132 +173,332 @@ class Plane:
         """Whether the Routes are known, so that a request for any endpoint would find it."""
         return self.following
 
+    @property
+    def pending(self) -> int:
+        """Requests worked on now."""
+        return self._pending
+
     def apply(self, applied: AppliedRoute) -> None:
-        self._applied[applied.tenant, applied.route.endpoint] = applied
+        """Answer an endpoint by this Route from now on."""
+        config = applied.config
+        policy = BatchPolicy(
+            self._policy.rows if config.batch_rows is None else config.batch_rows,
+            self._policy.seconds if config.batch_s is None else config.batch_s,
+            self._policy.inline_s,
+        )
+        for served in applied.versions.values():
+            served.join(policy, self)
+        tenant, endpoint = applied.tenant, applied.route.endpoint
+        cache = self._caches.of(tenant, endpoint, config=config.cache, asker=self)
+        self._applied[tenant, endpoint] = replace(applied, cache=cache)
 
     def remove(self, tenant: str, endpoint: str) -> None:
         self._applied.pop((tenant, endpoint), None)
+        self._caches.remove(tenant, endpoint)
+
+    def settled(self) -> threading.Event:
+        """Set once every request that met the Routes as they were until now has been taken on or refused: one is so in a single step of
+        the event loop.
+        """
+        found = threading.Event()
+        try:
+            (self._running_loop() if self._loop is None else self._loop).call_soon_threadsafe(found.set)
+        except RuntimeError:  # no loop runs, so no request does
+            found.set()
+        return found
 
     def applied(self, tenant: str, endpoint: str) -> AppliedRoute | None:
         return self._applied.get((tenant, endpoint))
 
-    def model_ready(self, caller: Caller, endpoint: str, *, version: str | None) -> bool:
-        """Whether a request for this endpoint (and version) would be answered.
+    def endpoints(self, tenant: str) -> list[AppliedRoute]:
+        """The tenant's endpoints, by name."""
+        found = [applied for applied in list(self._applied.values()) if applied.tenant == tenant]
+        return sorted(found, key=lambda applied: applied.route.endpoint)
 
-        Raises:
-            EndpointNotFound, VersionNotFound
+    def find(self, tenant: str, endpoint: str) -> AppliedRoute:
         """
-        applied = self._find(caller.tenant, endpoint)
-        if version is not None:
-            _version_of(applied, version)
-        return bool(applied.route.weights)
-
-    def metadata(self) -> dict[str, Any]:
-        from predis import __version__
-
-        return {"name": "predis", "version": __version__, "extensions": []}
-
-    def model_metadata(self, caller: Caller, endpoint: str, *, version: str | None) -> dict[str, Any]:
-        """Names, datatypes and shapes as the protocol tells them, of the version asked for or the one with most weight."""
-        applied = self._find(caller.tenant, endpoint)
-        served = _version_of(applied, version) if version is not None else _heaviest(applied)
-        signature = served.runtime.signature.to_dict()
-        return {
-            "name": endpoint,
-            "versions": [str(number) for number, share in applied.route.weights.items() if share > 0],
-            "platform": f"predis_{served.version.format}",
-            "inputs": signature["inputs"],
-            "outputs": signature["outputs"],
-            "parameters": {"model": applied.model, "version": str(served.number)},
-        }
-
-    async def infer(
-        self, caller: Caller, endpoint: str, *, version: str | None, request: InferRequest
-    ) -> Answer:
-        """Answer one request. The caller then sends the body and hands the answer to ``capture``.
-
         Raises:
-            InvalidRequest, TooLarge: the request does not fit the version's signature.
-            EndpointNotFound, VersionNotFound, NotReady, Overloaded, ModelFailure
+            EndpointNotFound, NotReady
         """
-        started = time.perf_counter()
-        applied = self._find(caller.tenant, endpoint)
-        if not request.id:
-            request.id = f"{self._prefix}-{next(self._count):x}"
-        served = _version_of(applied, version) if version is not None else self._route(applied, request)
-        if self._pending >= self._max_pending:
-            raise Overloaded(
-                f"more than {self._max_pending} requests are waiting here; try again in a second"
-            )
-        self._pending += 1
-        try:
-            event_at = request.event_time()
-            served.encoder.check(request.outputs)
-            bound = served.binder.bind(request)
-            outputs = await self._predict(served, bound)
-        except PredisError as error:
-            self._capture_failure(applied, served, request_id=request.id, started=started, error=error)
-            raise
-        finally:
-            self._pending -= 1
-        body = served.encoder.encode(request.id, outputs, wanted=request.outputs)
-        return Answer(body, served, applied, bound, outputs, request.id, event_at)
-
-    def capture(self, answer: Answer, *, seconds: float) -> None:
-        """Append what was asked and answered to the journal. Called after the answer was sent; never raises for want of disk."""
-        now = self._clock.time_ns()
-        extra = (
-            orjson.dumps([[r, c, text] for (r, c), text in answer.bound.unseen.items()])
-            if answer.bound.unseen
-            else b""
-        )
-        payload = encode(
-            (answer.applied.target, answer.id.encode(), answer.served.number, Status.OK),
-            (now, now if answer.event_at is None else answer.event_at, int(seconds * 1e6)),
-            scores=answer.served.scores(answer.outputs),
-            features=answer.bound.features,
-            extra=extra,
-        )
-        self._sink.append(payload)
-
-    def _capture_failure(
-        self,
-        applied: AppliedRoute,
-        served: ServedVersion,
-        *,
-        request_id: str,
-        started: float,
-        error: PredisError,
-    ) -> None:
-        status = Status.REJECTED if isinstance(error, InvalidInput) else Status.FAILED
-        now = self._clock.time_ns()
-        payload = encode(
-            (applied.target, request_id.encode(), served.number, status),
-            (now, now, int((time.perf_counter() - started) * 1e6)),
-            scores=_NOTHING,
-            features=_NO_FEATURES,
-        )
-        self._sink.append(payload)
-
-    async def _predict(self, served: ServedVersion, bound: Bound) -> Sequence[NDArray[Any]]:
-        if served.row_cost_s * len(bound.features) <= self._inline_s:
-            return served.predict(bound)
-        return await asyncio.get_running_loop().run_in_executor(None, served.predict, bound)
-
-    def _route(self, applied: AppliedRoute, request: InferRequest) -> ServedVersion:
-        if not applied.route.weights:
-            raise NotReady(
-                f"endpoint {applied.route.endpoint!r} has no version yet; deploy one with: predis deploy {applied.route.endpoint} VERSION"
-            )
-        return applied.versions[applied.route.pick(request.routing_key() or request.id)]
-
-    def _find(self, tenant: str, endpoint: str) -> AppliedRoute:
         applied = self._applied.get((tenant, endpoint))
         if applied is None:
             if not self.following:
                 raise NotReady("this worker has not read its Routes yet; try again in a moment")
             raise EndpointNotFound(f"there is no endpoint {endpoint!r}; `predis endpoint list` shows them")
         return applied
+
+    def version(self, applied: AppliedRoute, version: str | None) -> ServedVersion:
+        """The version asked for, or the one with most weight.
+
+        Raises:
+            VersionNotFound, NotReady
+        """
+        if version is not None:
+            return _version_of(applied, version)
+        if not applied.versions:
+            raise _nothing_to_answer(applied)
+        weights = applied.route.weights
+        return applied.versions[max(weights, key=lambda number: weights[number])]
+
+    # -- requests --------------------------------------------------------------------------------------------------------
+
+    def submit(self, call: Call) -> None:
+        """Take a call on; its ``reply`` comes in the event loop, now or later.
+
+        Raises:
+            InvalidRequest, TooLarge: the request does not fit the version's signature.
+            EndpointNotFound, VersionNotFound, NotReady
+            Overloaded, TenantOverloaded, DeadlineExceeded: refused without work.
+        """
+        applied = call.applied = self.find(call.caller.tenant, call.endpoint)
+        request = call.request
+        if not request.id:
+            request.id = f"{self._prefix}-{next(self._count):x}"
+        served = call.served = (
+            self._route(applied, request) if call.version is None else _version_of(applied, call.version)
+        )
+        try:
+            self._admit(call, served.batcher)
+            call.event_at = request.event_time()
+            served.encoder.check(request.outputs)
+            call.inputs = served.binder.bind(request)
+        except PredisError as error:
+            self._refused(call, error)
+            raise
+        self._pending += 1
+        served.pending += 1
+        if self._admission.tenant_pending:
+            self._pending_of[applied.tenant] += 1
+        if applied.cache is None:
+            self.uncached(call)
+        else:
+            call.key = served.cache_keys.of(call.inputs)
+            applied.cache.begin(call.key, call)
+
+    def check_room(self, tenant: str, endpoint: str, version: str | None) -> None:
+        """Refuse a request before its body is read, where there is no room for it whatever it says.
+
+        Raises:
+            Overloaded, TenantOverloaded
+        """
+        applied = self._applied.get((tenant, endpoint))
+        if not self._pending or applied is None:
+            return
+        numbers = (
+            [str(n) for n, share in applied.route.weights.items() if share] if version is None else [version]
+        )
+        if len(numbers) != 1:
+            return
+        served = _version_of(applied, numbers[0])
+        try:
+            self._find_room(tenant, served.batcher)
+        except PredisError as error:
+            served.metrics.refused(error)
+            raise
+
+    async def infer(self, call: Call) -> Call:
+        """``submit``, and wait for the reply.
+
+        Raises:
+            PredisError: whatever kept the call from its outputs.
+        """
+        answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def reply(_call: Call) -> None:
+            if not answered.done():
+                answered.set_result(None)
+
+        call.reply = reply
+        self.submit(call)
+        try:
+            await answered
+        except asyncio.CancelledError:
+            call.cancel()
+            raise
+        if call.error is not None:
+            raise call.error
+        return call
+
+    def close(self) -> bool:
+        """Predict nothing more in threads. Whether nothing is being predicted there: what is cannot be stopped."""
+        return self._threads.close()
+
+    def _route(self, applied: AppliedRoute, request: InferRequest) -> ServedVersion:
+        if not applied.route.weights:
+            raise _nothing_to_answer(applied)
+        return applied.versions[applied.route.pick(request.routing_key() or request.id)]
+
+    def _admit(self, call: Call, batcher: Batcher) -> None:
+        timeout = call.request.timeout_s() if call.request.parameters else None
+        if timeout is not None:
+            call.deadline = min(call.deadline, call.started + timeout)
+        now, wait = self._find_room(call.caller.tenant, batcher)
+        if now + wait >= call.deadline:
+            raise DeadlineExceeded("the deadline would pass before this request's turn")
+
+    def _find_room(self, tenant: str, batcher: Batcher) -> tuple[float, float]:
+        """What time it is, and how long a request would have to wait.
+
+        Requests that the loop can answer by itself are no reason to refuse one: there is room once they are answered. And one for a version
+        that is idle is never refused because others are not, so that a version with more to do than it can does not starve the rest.
+
+        Raises:
+            Overloaded, TenantOverloaded
+        """
+        limits = self._admission
+        if self._finished or self._pending >= limits.pending or self._is_full(tenant):
+            self._turn()
+        now = time.perf_counter()
+        wait = batcher.expected_wait_s(now)
+        if self._is_full(tenant):
+            raise TenantOverloaded(
+                f"more than {limits.tenant_pending} requests of tenant {tenant!r} are worked on here (setting tenant_pending)"
+            )
+        if self._pending >= limits.pending and not batcher.idle:
+            raise Overloaded(f"more than {limits.pending} requests are waiting here; try again in a second")
+        if wait > limits.wait_s:
+            raise Overloaded(
+                f"a request would wait {wait:.1f} s here, more than {limits.wait_s:g} s (setting max_wait_ms); try again in a second"
+            )
+        return now, wait
+
+    def _is_full(self, tenant: str) -> bool:
+        most = self._admission.tenant_pending
+        return most > 0 and self._pending_of[tenant] >= most
+
+    def _refused(self, call: Call, error: PredisError) -> None:
+        if isinstance(error, InvalidInput):
+            call.error, call.ended = error, time.perf_counter()
+            self._keep(call)
+        else:
+            call.served.metrics.refused(error)
+
+    # -- a batcher's scheduler -------------------------------------------------------------------------------------------
+
+    def wake(self, batcher: Batcher) -> None:
+        """Let the batcher work when the loop's current round has ended: by then all that waits has been read."""
+        self._due.append(batcher)
+        if not self._round_due:
+            self._round_due = True
+            self._round_until = time.perf_counter() + _ROUND_S
+            self._running_loop().call_soon(self._round)
+
+    def aside(self, work: Callable[[], None], after: Callable[[], None]) -> None:
+        """Do work in a thread, and then ``after`` in the event loop."""
+        loop = self._running_loop()
+
+        def run() -> None:
+            work()
+            self._finished.append(after)
+            with suppress(RuntimeError):  # the loop has ended, and nobody waits for the answer any more
+                loop.call_soon_threadsafe(self._finish)
+
+        self._threads.submit(run)
+
+    def done(self, batch: Batch) -> None:
+        """Answer the calls of a finished batch, then keep what was answered."""
+        start = 0
+        for number, call in enumerate(batch.calls):
+            stop = start + call.inputs.rows
+            found: Outputs | PredisError | None = batch.outputs
+            if batch.each is not None:
+                found = batch.each[number]
+            elif len(batch.calls) > 1 and batch.outputs is not None:
+                found = [output[start:stop] for output in batch.outputs]
+            if isinstance(found, PredisError):
+                call.error = found
+            else:
+                call.outputs = found
+            call.predicted = (batch.started, batch.ended)
+            self._answer(call)
+            if call.key is not None:
+                self._settle(call)
+            start = stop
+        try:
+            self._capture.batch(batch)
+        except Exception:
+            log.exception("predictions could not be kept")
+
+    def expired(self, call: Call) -> None:
+        """Answer a call that waited past its deadline."""
+        call.error = DeadlineExceeded("the deadline passed while the request waited for its turn")
+        call.served.metrics.refused(call.error)
+        self._answer(call)
+        if call.key is not None:
+            self._settle(call)
+
+    # -- asked by a prediction cache -------------------------------------------------------------------------------------
+
+    def cached(self, call: Call, outputs: Outputs) -> None:
+        """Answer a call with what was predicted for the same rows before."""
+        call.outputs = outputs
+        self._answer(call)
+        self._keep(call)
+
+    def uncached(self, call: Call) -> None:
+        """Have a call predicted."""
+        batcher = call.served.batcher
+        if not batcher:
+            self.wake(batcher)
+        batcher.add(call)
+        if call.started > self._round_until:
+            self._turn()
+
+    def failed(self, call: Call, error: PredisError) -> None:
+        """Answer a call whose rows the model failed on, asked for by another call."""
+        call.error = error
+        self._answer(call)
+        self._keep(call)
+
+    def _settle(self, call: Call) -> None:
+        """Tell the cache what became of a call that it had predicted."""
+        cache = call.applied.cache
+        if cache is None or call.key is None:
+            return
+        if call.outputs is not None:
+            cache.finish(call.key, call.outputs)
+        else:
+            cache.abandon(call.key, call.error)
+
+    # -- answers ---------------------------------------------------------------------------------------------------------
+
+    def _answer(self, call: Call) -> None:
+        self._pending -= 1
+        call.served.pending -= 1
+        if self._admission.tenant_pending:
+            self._pending_of[call.applied.tenant] -= 1
+        try:
+            call.reply(call)
+        except Exception:
+            log.exception("an answer could not be given")
+        call.ended = time.perf_counter()
+
+    def _keep(self, call: Call) -> None:
+        """Keep a call that was answered or refused by itself."""
+        try:
+            self._capture.alone([call])
+        except Exception:
+            log.exception("a prediction could not be kept")
+
+    def _turn(self) -> None:
+        """Go on with what threads have finished and with what waits, though the loop is still reading."""
+        self._finish()
+        self._round()
+
+    def _finish(self) -> None:
+        while self._finished:
+            _guarded(self._finished.popleft())
+
+    def _round(self) -> None:
+        self._round_due = False
+        due, self._due = self._due, []
+        for batcher in due:
+            _guarded(batcher.work)
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None or self._loop.is_closed():
+            self._loop = asyncio.get_running_loop()
+        return self._loop
 
 
 def _version_of(applied: AppliedRoute, version: str) -> ServedVersion:
@@ -265,7 +511,16 @@ def _version_of(applied: AppliedRoute, version: str) -> ServedVersion:
     return served
 
 
-def _heaviest(applied: AppliedRoute) -> ServedVersion:
-    if not applied.versions:
-        raise NotReady(f"endpoint {applied.route.endpoint!r} has no version yet")
-    return applied.versions[max(applied.route.weights, key=lambda number: applied.route.weights[number])]
+def _guarded(work: Callable[[], None]) -> None:
+    """Work on a batch: what goes wrong is not the fault of the request at hand."""
+    try:
+        work()
+    except Exception:
+        log.exception("a batch could not be worked on")
+
+
+def _nothing_to_answer(applied: AppliedRoute) -> NotReady:
+    name = applied.route.endpoint
+    if not applied.config.loaded:
+        return NotReady(f"endpoint {name!r} is unloaded; load it with: predis endpoint load {name}")
+    return NotReady(f"endpoint {name!r} has no version yet; deploy one with: predis deploy {name} VERSION")

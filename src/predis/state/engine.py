@@ -36,7 +36,9 @@ class Database:
         self.dialect, self.engine = _opened(self.url)
         snapshot = {"isolation_level": "REPEATABLE READ"} if self.dialect == "postgresql" else {}
         self._readers = self.engine.execution_options(**snapshot)
-        self._upserts: dict[tuple[str, tuple[str, ...]], Any] = {}  # building one costs more than running it
+        self._upserts: dict[
+            tuple[str, tuple[str, ...], tuple[str, ...]], Any
+        ] = {}  # building one costs more than running it
         self._writers = self.engine.execution_options(predis_write=True)
 
     @contextmanager
@@ -64,16 +66,17 @@ class Database:
         """An INSERT for this dialect that leaves rows alone which are already there; ``rowcount`` tells how many were new."""
         return self._insert(table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
 
-    def upsert(self, table: sa.Table, *, keep: tuple[str, ...] = ()) -> Any:
-        """An INSERT that replaces every column but the key and ``keep`` where the row is already there."""
-        if (table.name, keep) not in self._upserts:
-            self._upserts[table.name, keep] = self._make_upsert(table, keep)
-        return self._upserts[table.name, keep]
+    def upsert(self, table: sa.Table, *, keep: tuple[str, ...] = (), add: tuple[str, ...] = ()) -> Any:
+        """An INSERT for rows that may be there already: their columns are replaced, but for the key and ``keep``; those of ``add`` grow."""
+        if (table.name, keep, add) not in self._upserts:
+            self._upserts[table.name, keep, add] = self._make_upsert(table, keep=keep, add=add)
+        return self._upserts[table.name, keep, add]
 
-    def _make_upsert(self, table: sa.Table, keep: tuple[str, ...]) -> Any:
+    def _make_upsert(self, table: sa.Table, *, keep: tuple[str, ...], add: tuple[str, ...]) -> Any:
         statement = self._insert(table)
         key = [column.name for column in table.primary_key]
         changed = {c.name: statement.excluded[c.name] for c in table.columns if c.name not in (*key, *keep)}
+        changed |= {name: table.c[name] + statement.excluded[name] for name in add}
         return statement.on_conflict_do_update(index_elements=key, set_=changed)
 
     def _insert(self, table: sa.Table) -> Any:

@@ -1,23 +1,46 @@
-"""What one journal record says about one inference request, as bytes.
+"""What one journal record says about inference requests that one version answered together, as bytes: a *block*.
 
 Written by serving, read by monitoring, which must not know each other; so the format lives here, below both. Features are a
 float64 matrix (levels of categorical features as their codes, -1 for a level the signature does not know, NaN for missing):
 one memory copy, no object per value. What does not fit a float (the text of an unknown level) goes to ``extra`` as JSON.
+
+Layout, little-endian; n requests, r rows of them all, c columns. Whatever is an array of more than bytes starts at a multiple of eight:
+
+    kind(u8) zero(u8) target_bytes(u16) version(u32) n(u32) r(u32) c(u32) id_bytes(u32) extra_bytes(u32) zeros(4)
+    received_at(i64[n]) event_at(i64[n]) latency_us(u32[n]) rows(u32[n]) scores(f64[r]) features(f64[r, c])
+    status(u8[n]) target ids extra
+
+The target is tenant and endpoint, the ids are texts; a NUL stands between one and the next.
+
+The writer's side costs a few memory copies whatever n is: the numbers go through one ``struct``, which beats ``array`` and numpy on lists
+of any length, and the arrays are joined as the buffers they are. The reader's side puts the blocks of one version together before it makes
+an array of anything, so that its cost hangs on the number of versions and not of blocks.
 """
 
 from __future__ import annotations
 
 import struct
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 Matrix = NDArray[np.float64]
+Numbers = tuple[Sequence[int], Sequence[int], Sequence[int], Sequence[int]]
 
-_FIXED = struct.Struct("<BBHIqqIIIHI")
+_KIND = 2
+_CONSTANT = struct.Struct("<BBHI")
+_HEAD = struct.Struct("<BBHIIIIII4x")
 _LATENCY_MAX = 2**32 - 1
+_PAYLOAD_MAX = 2**31
+_NO_SCORES: Matrix = np.empty(0)
+_NO_FEATURES: Matrix = np.empty((0, 0))
 
 
 class Status(IntEnum):
@@ -29,100 +52,217 @@ class Status(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class PredictionRecord:
-    """One request answered (or not) by one version.
+class Block:
+    """Requests answered (or not) by one version.
 
-    ``features`` is [rows, columns] and ``scores`` [rows]; both are empty unless the status is OK. Moments are nanoseconds,
-    the latency microseconds.
+    ``rows`` are those of each request, 0 unless its status is OK; they stand in ``scores`` and ``features`` one request after the other.
+    ``features`` has no columns where they were not captured. Moments are nanoseconds, the latency microseconds. ``extra`` is JSON
+    [[row, column, text], ...] of texts outside the levels, with rows of the block.
     """
 
     tenant: str
     endpoint: str
     version: int
-    id: str
-    status: Status
-    received_at: int
-    event_at: int
-    latency_us: int
+    ids: list[str]
+    status: NDArray[np.uint8]
+    rows: NDArray[np.uint32]
+    received_at: NDArray[np.int64]
+    event_at: NDArray[np.int64]
+    latency_us: NDArray[np.uint32]
     scores: Matrix
     features: Matrix
     extra: bytes = b""
 
 
-def encode(
-    head: tuple[bytes, bytes, int, int],
-    times: tuple[int, int, int],
-    *,
-    scores: Matrix,
-    features: Matrix,
-    extra: bytes = b"",
-) -> bytes:
-    """The payload of one record.
+class BlockEncoder:
+    """Makes the payloads of one version of an endpoint."""
 
-    Args:
-        head: ``target_bytes(tenant, endpoint)`` (made once per endpoint), the prediction's id, version and status.
-        times: received and event moment in nanoseconds, latency in microseconds.
-        scores, features: [rows] and [rows, columns], C-contiguous float64.
-        extra: JSON of texts outside the levels.
-    """
-    target, record_id, version, status = head
-    received_at, event_at, latency_us = times
-    rows, columns = features.shape
-    fixed = _FIXED.pack(
-        1, status, len(record_id), version, received_at, event_at, min(max(latency_us, 0), _LATENCY_MAX), rows, columns,
-        len(target), len(extra),
-    )  # fmt: skip
-    return b"".join((fixed, target, record_id, scores.tobytes(), features.tobytes(), extra))
+    def __init__(self, tenant: str, endpoint: str, *, version: int) -> None:
+        self._target = f"{tenant}\0{endpoint}".encode()
+        self._constant = _CONSTANT.pack(_KIND, 0, len(self._target), version)
+
+    def encode(
+        self,
+        ids: Sequence[str],
+        status: Sequence[int],
+        *,
+        numbers: Numbers,
+        scores: Matrix,
+        features: Matrix,
+        extra: bytes = b"",
+    ) -> bytes:
+        """The payload of requests that this version answered together.
+
+        Args:
+            ids: printable texts, one per request.
+            status: ``Status`` of each; ``bytes(n)`` says that all is well.
+            numbers: rows, moment received, moment of the event (nanoseconds) and latency (microseconds) of each.
+            scores, features: [sum of rows] and [sum of rows, columns], C-contiguous float64; no columns: not captured.
+            extra: JSON of texts outside the levels, as in ``Block``.
+        """
+        rows, received_at, event_at, latency_us = numbers
+        n = len(ids)
+        texts = "\0".join(ids).encode()
+        sizes = (n, len(scores), features.shape[1], len(texts), len(extra))
+        try:
+            fixed = _numbers(n).pack(self._constant, *sizes, *received_at, *event_at, *latency_us, *rows)
+        except struct.error:  # so seldom that it would be a waste to look at every latency beforehand
+            latency_us = [min(max(each, 0), _LATENCY_MAX) for each in latency_us]
+            fixed = _numbers(n).pack(self._constant, *sizes, *received_at, *event_at, *latency_us, *rows)
+        parts: tuple[Any, ...] = (fixed, scores, features, bytes(status), self._target, texts, extra)
+        return b"".join(parts)
+
+    def refused(
+        self, name: str, status: Status, *, received_at: int, event_at: int, latency_us: int
+    ) -> bytes:
+        """The payload of one request that got no answer."""
+        numbers = ((0,), (received_at,), (event_at,), (latency_us,))
+        return self.encode((name,), (status,), numbers=numbers, scores=_NO_SCORES, features=_NO_FEATURES)
 
 
-def target_bytes(tenant: str, endpoint: str) -> bytes:
-    return f"{tenant}\0{endpoint}".encode()
+def encode(block: Block) -> bytes:
+    """The payload of a block, where nothing is in a hurry."""
+    encoder = BlockEncoder(block.tenant, block.endpoint, version=block.version)
+    return encoder.encode(
+        block.ids,
+        block.status.tolist(),
+        numbers=(
+            block.rows.tolist(),
+            block.received_at.tolist(),
+            block.event_at.tolist(),
+            block.latency_us.tolist(),
+        ),
+        scores=np.ascontiguousarray(block.scores),
+        features=np.ascontiguousarray(block.features),
+        extra=block.extra,
+    )
 
 
-def decode(payload: bytes) -> PredictionRecord:
-    """The record in a payload. The arrays are read-only views of it.
+def decode(payload: bytes) -> Block:
+    """The block in a payload. Its arrays are read-only.
 
     Raises:
-        ValueError: the payload is not a record of this format.
+        ValueError: the payload is not a block of this format.
     """
+    blocks, unreadable = decode_all([payload])
+    if unreadable:
+        raise ValueError("not a block of prediction records of this format")
+    return blocks[0]
+
+
+def decode_all(payloads: Sequence[bytes]) -> tuple[list[Block], list[int]]:
+    """The blocks in payloads, put together, and which payloads (by their place) are none.
+
+    Blocks of the same version with the same number of columns become one, with their requests in the order of the payloads.
+    """
+    groups: dict[tuple[bytes, int, int], _Group] = defaultdict(lambda: ([], []))
+    unreadable = []
+    for place, payload in enumerate(payloads):
+        layout = _layout_of(payload[: _HEAD.size])
+        if layout is None or layout.size != len(payload):
+            unreadable.append(place)
+            continue
+        fields = layout.cut(payload)
+        places, cut = groups[fields[7], layout.version, layout.columns]
+        places.append(place)
+        cut += fields
+    blocks = []
+    for (_target, version, columns), (places, cut) in groups.items():
+        block = _merged(cut, version=version, columns=columns)
+        if (
+            block is None
+        ):  # one of them contradicts itself, which takes another program that writes such files
+            each = [cut[at : at + _FIELDS] for at in range(0, len(cut), _FIELDS)]
+            fit = [_merged(one, version=version, columns=columns) is not None for one in each]
+            unreadable += [place for place, good in zip(places, fit, strict=True) if not good]
+            cut = [field for one, good in zip(each, fit, strict=True) if good for field in one]
+            block = _merged(cut, version=version, columns=columns) if cut else None
+        if block is not None:
+            blocks.append(block)
+    return blocks, sorted(unreadable)
+
+
+# Places of payloads, and their fields, one payload's after the other's: a tuple for each would keep the garbage collector busy.
+_Group = tuple[list[int], list[bytes]]
+_FIELDS = 10
+
+
+class _Layout(NamedTuple):
+    """What a head says of its payload: its size, whose it is but for the names, and how to cut it into fields."""
+
+    size: int
+    version: int
+    columns: int
+    cut: Callable[[bytes], tuple[bytes, ...]]
+
+
+@lru_cache(maxsize=4096)
+def _layout_of(head: bytes) -> _Layout | None:
+    """Few different heads make up a journal, so each is looked at once. None: it is no head of this format."""
     try:
-        fields = _FIXED.unpack_from(payload)
-        (
-            kind,
-            status,
-            id_length,
-            version,
-            received_at,
-            event_at,
-            latency_us,
-            rows,
-            columns,
-            target_length,
-            extra_length,
-        ) = fields
-        at = _FIXED.size
-        tenant, endpoint = payload[at : at + target_length].decode().split("\0")
-        at += target_length
-        record_id = payload[at : at + id_length].decode()
-        at += id_length
-        scores = np.frombuffer(payload, np.float64, rows, at)
-        at += rows * 8
-        features = np.frombuffer(payload, np.float64, rows * columns, at).reshape(rows, columns)
-        at += rows * columns * 8
-    except (struct.error, UnicodeDecodeError) as error:
-        raise ValueError(f"not a prediction record: {error}") from error
-    if kind != 1 or at + extra_length != len(payload):
-        raise ValueError("not a prediction record of this format")
-    return PredictionRecord(
-        tenant,
-        endpoint,
-        version,
-        record_id,
-        Status(status),
-        received_at,
-        event_at,
-        latency_us,
-        scores,
-        features,
-        payload[at:],
+        kind, _zero, target, version, n, rows, columns, ids, extra = _HEAD.unpack(head)
+    except struct.error:
+        return None
+    numbers = 8 * n, 8 * n, 4 * n, 4 * n, 8 * rows, 8 * rows * columns, n
+    size = _HEAD.size + sum(numbers) + target + ids + extra
+    if kind != _KIND or n == 0 or size > _PAYLOAD_MAX:
+        return None
+    cut = "".join(f"{each}s" for each in (*numbers, target, ids, extra))
+    return _Layout(size, version, columns, struct.Struct(f"{_HEAD.size}x{cut}").unpack)
+
+
+def _merged(fields: Sequence[bytes], *, version: int, columns: int) -> Block | None:
+    """The payloads of one version as one block; None where something in them contradicts itself."""
+    received_at, event_at, latency_us, rows, scores, features, status, targets, ids, extra = (
+        fields[at::_FIELDS] for at in range(_FIELDS)
     )
+    outputs = np.frombuffer(b"".join(scores), "<f8")
+    try:
+        tenant, endpoint = targets[0].decode().split("\0")
+        block = Block(
+            tenant=tenant,
+            endpoint=endpoint,
+            version=version,
+            ids=b"\0".join(ids).decode().split("\0"),
+            status=np.frombuffer(b"".join(status), np.uint8),
+            rows=np.frombuffer(b"".join(rows), "<u4"),
+            received_at=np.frombuffer(b"".join(received_at), "<i8"),
+            event_at=np.frombuffer(b"".join(event_at), "<i8"),
+            latency_us=np.frombuffer(b"".join(latency_us), "<u4"),
+            scores=outputs,
+            features=np.frombuffer(b"".join(features), "<f8").reshape(len(outputs), columns),
+            extra=_joined_extra(extra, scores) if any(extra) else b"",
+        )
+    except (ValueError, TypeError):  # texts that are none
+        return None
+    answered = block.status == Status.OK
+    fits = (
+        len(block.ids) == len(block.status)
+        and block.status.max() <= max(Status)
+        and block.rows.sum() == block.rows.sum(where=answered) == len(block.scores)
+    )
+    return block if fits else None
+
+
+def _joined_extra(extra: Sequence[bytes], scores: Sequence[bytes]) -> bytes:
+    """The extra of several blocks, with rows of them all; ``scores`` tell how many rows each has.
+
+    Raises:
+        ValueError, TypeError: one is not what ``Block`` says.
+    """
+    texts = []
+    first = 0
+    for each, numbers in zip(extra, scores, strict=True):
+        rows = len(numbers) // 8
+        for row, column, text in orjson.loads(each) if each else ():
+            if not 0 <= row < rows:
+                raise ValueError(f"a text of row {row}, where there are {rows}")
+            texts.append([first + row, column, text])
+        first += rows
+    return orjson.dumps(texts) if texts else b""
+
+
+@lru_cache(maxsize=4096)
+def _numbers(n: int) -> struct.Struct:
+    """Head and numbers of ``n`` requests."""
+    return struct.Struct(f"<8s5I4x{n}q{n}q{n}I{n}I")

@@ -1,6 +1,7 @@
 """Every table of the state database. Alembic migrations in ``migrations/`` make them; a test compares the two.
 
-Moments are nanoseconds since the epoch (BIGINT), documents are JSON, counts of bins are little-endian int64 bytes. Every table
+Moments are nanoseconds since the epoch (BIGINT), documents are JSON, counts of bins are little-endian int64 bytes, scores little-endian
+float64 bytes. Every table
 whose rows belong to someone starts its key with ``tenant``.
 """
 
@@ -73,6 +74,7 @@ versions = Table(
     Column("lineage", sa.JSON, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("created_by", String(128), nullable=False),
+    Column("seal", String(128)),
 )
 
 aliases = Table(
@@ -209,22 +211,38 @@ windows = Table(
     Column("verdicts", sa.JSON, nullable=False),
 )
 
+# One row per request, not per score: it is written for every request and read for those whose label comes. ``sequence`` follows the order
+# in which requests were recorded, so that what is old stands at the front and needs no index of its own to be found.
 predictions = Table(
     "predictions",
     metadata,
-    _tenant(),
-    Column("endpoint", String(128), primary_key=True),
-    Column("id", String(128), primary_key=True),
-    Column("row", Integer, primary_key=True),
+    Column("sequence", Serial, primary_key=True, autoincrement=True),
+    Column("tenant", String(64), nullable=False),
+    Column("endpoint", String(128), nullable=False),
+    Column("id", String(128), nullable=False),
     Column("version", Integer, nullable=False),
-    Column("score", Float, nullable=False),
+    Column("scores", LargeBinary, nullable=False),
     Column("event_at", BigInteger, nullable=False),
     Column("received_at", BigInteger, nullable=False),
-    Column("label", Float),
-    Column("labelled_event_at", BigInteger),
-    Column("matured", BigInteger),
-    sa.Index("ix_predictions_matured", "tenant", "endpoint", "version", "matured"),
-    sa.Index("ix_predictions_received_at", "received_at"),
+    sa.Index("uq_predictions_id", "tenant", "endpoint", "id", unique=True),
+)
+
+# Scores that have met their label, numbered from 0 within their version in the order in which the labels came.
+labelled = Table(
+    "labelled",
+    metadata,
+    _tenant(),
+    Column("endpoint", String(128), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("number", BigInteger, primary_key=True),
+    Column("id", String(128), nullable=False),
+    Column("row", Integer, nullable=False),
+    Column("score", Float, nullable=False),
+    Column("label", Float, nullable=False),
+    Column("event_at", BigInteger, nullable=False),
+    Column("labelled_event_at", BigInteger, nullable=False),
+    Column("received_at", BigInteger, nullable=False),
+    sa.Index("ix_labelled_received_at", "received_at"),
 )
 
 feedback = Table(

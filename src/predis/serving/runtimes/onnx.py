@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from predis.errors import InvalidInput, MissingExtra, ModelFailure
-from predis.registry.signature import NUMPY_OF, Field, Signature
-from predis.serving.runtimes import Unseen, check_order, only_file
-from predis.state.records import Matrix
+from predis.registry.signature import Field, Signature
+from predis.serving.inputs import Inputs, form_of
+from predis.serving.runtimes import check_order, only_file, told, trim
+from predis.serving.runtimes.ports import Port, ports_of
 
 _DATATYPES = {
     "tensor(float)": "FP32", "tensor(double)": "FP64", "tensor(float16)": "FP16", "tensor(int64)": "INT64",
@@ -23,40 +24,36 @@ _DATATYPES = {
 
 
 class Onnx:
-    """A session and the way from matrix columns to its inputs."""
+    """A session and the way from a row to its inputs.
 
-    def __init__(
-        self, session: Any, graph: tuple[tuple[Field, ...], tuple[Field, ...]], *, signature: Signature
-    ) -> None:
+    ``single``: the graph was exported for one row at a time; then several rows are as many runs.
+    """
+
+    def __init__(self, session: Any, ports: Sequence[Port], *, signature: Signature, single: bool) -> None:
         self._session = session
+        self._ports = ports
+        self._single = single
+        self._outputs = [node.name for node in session.get_outputs()]
         self.signature = signature
-        self._inputs = graph[0]
-        self._outputs = [field.name for field in graph[1]]
-        self._levels = _levels(signature)
+        self.takes = form_of([port.spec for port in ports])
 
-    def predict(self, features: Matrix, unseen: Unseen) -> Sequence[NDArray[Any]]:
-        feed: dict[str, NDArray[Any]] = {}
-        at = 0
-        for spec in self._inputs:
-            block = features[:, at : at + spec.width]
-            texts = spec.datatype == "BYTES"
-            values = self._texts(block, at, unseen=unseen) if texts else block.astype(NUMPY_OF[spec.datatype])
-            feed[spec.name] = values.reshape(len(features), *spec.shape[1:])
-            at += spec.width
-        outputs: list[NDArray[Any]] = self._session.run(self._outputs, feed)
-        return [
-            output[:, 0] if f.shape == (-1,) and output.ndim == 2 else output
-            for f, output in zip(self.signature.outputs, outputs, strict=True)
-        ]
+    def predict(self, inputs: Inputs) -> Sequence[NDArray[Any]]:
+        if self._session is None:
+            raise ModelFailure("the model was closed")
+        feed = {port.spec.name: port.of(inputs) for port in self._ports}
+        if not self._single or inputs.rows == 1:
+            return self._run(feed)
+        rows = [self._run({k: v[at : at + 1] for k, v in feed.items()}) for at in range(inputs.rows)]
+        return [np.concatenate(output) for output in zip(*rows, strict=True)]
 
-    def _texts(self, block: Matrix, at: int, *, unseen: Unseen) -> NDArray[Any]:
-        levels = self._levels[at, block.shape[1]]
-        texts = [
-            unseen.get((row, column), "") if code < 0 else "" if code != code else levels[int(code)]
-            for row, codes in enumerate(block.tolist())
-            for column, code in enumerate(codes, at)
-        ]
-        return np.array(texts, np.object_)
+    def _run(self, feed: Mapping[str, NDArray[Any]]) -> Sequence[NDArray[Any]]:
+        outputs: Sequence[NDArray[Any]] = self._session.run(self._outputs, feed)
+        return outputs
+
+    def close(self) -> None:
+        if self._session is not None:
+            self._session = None
+            trim()
 
 
 def load(contents: Mapping[str, bytes], *, signature: Signature | None, inputs: tuple[Field, ...]) -> Onnx:
@@ -66,6 +63,17 @@ def load(contents: Mapping[str, bytes], *, signature: Signature | None, inputs: 
         ModelFailure: the bytes are not an ONNX graph that ONNX Runtime accepts.
         InvalidInput: the graph's inputs or outputs are not tensors Predis carries, or do not fit the signature.
     """
+    session = _session(only_file(contents, "ONNX"))
+    graph_inputs = tuple(_field(node, "input") for node in session.get_inputs())
+    graph_outputs = tuple(_field(node, "output") for node in session.get_outputs())
+    full = signature or _signature(graph_inputs, graph_outputs, inputs=inputs)
+    ports = ports_of(graph_inputs, full)
+    _check_outputs(graph_outputs, full)
+    single = any(node.shape and node.shape[0] == 1 for node in session.get_inputs())
+    return Onnx(session, ports, signature=full, single=single)
+
+
+def _session(content: bytes) -> Any:
     try:
         import onnxruntime
     except ImportError:
@@ -73,46 +81,12 @@ def load(contents: Mapping[str, bytes], *, signature: Signature | None, inputs: 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
+    # Weights in a file of their own would be read from wherever the graph says; a version is one file, so there is none.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     try:
-        session = onnxruntime.InferenceSession(
-            only_file(contents, "ONNX"), options, providers=["CPUExecutionProvider"]
-        )
-    except InvalidInput:
-        raise
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise ModelFailure(f"the file is not an ONNX graph that can be run: {error}") from error
-    graph_inputs = tuple(_field(node, "input") for node in session.get_inputs())
-    graph_outputs = tuple(_field(node, "output") for node in session.get_outputs())
-    full = signature or _signature(graph_inputs, graph_outputs, inputs=inputs)
-    graph_width, width = sum(f.width for f in graph_inputs), len(full.feature_names)
-    if graph_width != width:
-        raise InvalidInput(f"the graph takes {graph_width} values per row, the signature gives {width}")
-    check_order("inputs", [f.name for f in full.inputs], own=[f.name for f in graph_inputs])
-    _check_inputs(graph_inputs, full)
-    _check_outputs(graph_outputs, full)
-    return Onnx(session, (graph_inputs, graph_outputs), signature=full)
-
-
-def _levels(signature: Signature) -> dict[tuple[int, int], tuple[str, ...]]:
-    """Levels of the text inputs, by the first column and the width of each."""
-    starts = accumulate((f.width for f in signature.inputs), initial=0)
-    return {(at, f.width): f.levels for at, f in zip(starts, signature.inputs, strict=False) if f.levels}
-
-
-def _check_inputs(graph_inputs: tuple[Field, ...], signature: Signature) -> None:
-    """Every text needs its levels, and whole numbers and truth values have no way to say "missing"."""
-    levels, at = _levels(signature), 0
-    nullable = [f.nullable for f in signature.inputs for _ in range(f.width)]
-    for spec in graph_inputs:
-        if spec.datatype == "BYTES" and (at, spec.width) not in levels:
-            raise InvalidInput(
-                f"text input {spec.name!r} needs its levels: register with a reference data set, or list them in the signature"
-            )
-        if not spec.datatype.startswith(("FP", "BYTES")) and any(nullable[at : at + spec.width]):
-            raise InvalidInput(
-                f"input {spec.name!r} is {spec.datatype} and cannot hold the nulls of its reference or signature"
-            )
-        at += spec.width
+        raise ModelFailure(f"the file is not an ONNX graph that can be run: {told(error)}") from error
 
 
 def _check_outputs(graph_outputs: tuple[Field, ...], signature: Signature) -> None:

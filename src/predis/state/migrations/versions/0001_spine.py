@@ -136,6 +136,24 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("stream", name=op.f("pk_journal_positions")),
     )
     op.create_table(
+        "labelled",
+        sa.Column("tenant", sa.String(length=64), nullable=False),
+        sa.Column("endpoint", sa.String(length=128), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("number", sa.BigInteger(), nullable=False),
+        sa.Column("id", sa.String(length=128), nullable=False),
+        sa.Column("row", sa.Integer(), nullable=False),
+        sa.Column("score", sa.Float(), nullable=False),
+        sa.Column("label", sa.Float(), nullable=False),
+        sa.Column("event_at", sa.BigInteger(), nullable=False),
+        sa.Column("labelled_event_at", sa.BigInteger(), nullable=False),
+        sa.Column("received_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("tenant", "endpoint", "version", "number", name=op.f("pk_labelled")),
+    )
+    with op.batch_alter_table("labelled", schema=None) as batch_op:
+        batch_op.create_index("ix_labelled_received_at", ["received_at"], unique=False)
+
+    op.create_table(
         "log_files",
         sa.Column("tenant", sa.String(length=64), nullable=False),
         sa.Column("endpoint", sa.String(length=128), nullable=False),
@@ -184,24 +202,23 @@ def upgrade() -> None:
     )
     op.create_table(
         "predictions",
+        sa.Column(
+            "sequence",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=True,
+            nullable=False,
+        ),
         sa.Column("tenant", sa.String(length=64), nullable=False),
         sa.Column("endpoint", sa.String(length=128), nullable=False),
         sa.Column("id", sa.String(length=128), nullable=False),
-        sa.Column("row", sa.Integer(), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
-        sa.Column("score", sa.Float(), nullable=False),
+        sa.Column("scores", sa.LargeBinary(), nullable=False),
         sa.Column("event_at", sa.BigInteger(), nullable=False),
         sa.Column("received_at", sa.BigInteger(), nullable=False),
-        sa.Column("label", sa.Float(), nullable=True),
-        sa.Column("labelled_event_at", sa.BigInteger(), nullable=True),
-        sa.Column("matured", sa.BigInteger(), nullable=True),
-        sa.PrimaryKeyConstraint("tenant", "endpoint", "id", "row", name=op.f("pk_predictions")),
+        sa.PrimaryKeyConstraint("sequence", name=op.f("pk_predictions")),
     )
     with op.batch_alter_table("predictions", schema=None) as batch_op:
-        batch_op.create_index(
-            "ix_predictions_matured", ["tenant", "endpoint", "version", "matured"], unique=False
-        )
-        batch_op.create_index("ix_predictions_received_at", ["received_at"], unique=False)
+        batch_op.create_index("uq_predictions_id", ["tenant", "endpoint", "id"], unique=True)
 
     op.create_table(
         "retrainings",
@@ -342,14 +359,17 @@ def downgrade() -> None:
 
     op.drop_table("retrainings")
     with op.batch_alter_table("predictions", schema=None) as batch_op:
-        batch_op.drop_index("ix_predictions_received_at")
-        batch_op.drop_index("ix_predictions_matured")
+        batch_op.drop_index("uq_predictions_id")
 
     op.drop_table("predictions")
     op.drop_table("performance")
     op.drop_table("models")
     op.drop_table("traffic")
     op.drop_table("log_files")
+    with op.batch_alter_table("labelled", schema=None) as batch_op:
+        batch_op.drop_index("ix_labelled_received_at")
+
+    op.drop_table("labelled")
     op.drop_table("journal_positions")
     op.drop_table("feedback_counts")
     with op.batch_alter_table("feedback", schema=None) as batch_op:

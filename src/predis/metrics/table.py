@@ -1,0 +1,100 @@
+"""The ONE table of metrics. Writers, exposition, the reference page and dashboards are all read off it.
+
+A metric is a row of ``TABLE``: name, kind, unit, labels, buckets and help stand together, and nowhere else. Names follow
+Prometheus: a base unit at the end, ``_total`` for counters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["counter", "gauge", "histogram"]
+
+# Bounds of durations, in seconds: 100 us is a quick answer over loopback, 10 s is beyond every limit we set.
+DURATIONS = (
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+)  # fmt: skip
+ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1_024.0, 4_096.0, 16_384.0)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One row.
+
+    ``buckets``: upper bounds of a histogram's buckets, rising, each bound inside its bucket. ``by``: the label that tells the
+    process apart; empty: the numbers of all processes are added up.
+    """
+
+    name: str
+    kind: Kind
+    help: str
+    unit: str = ""
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+    by: str = ""
+
+    @property
+    def cells(self) -> int:
+        """Numbers that one series of it takes: a value, or the count of each bucket, of what is above them, and the sum."""
+        return len(self.buckets) + 2 if self.kind == "histogram" else 1
+
+
+_ENDPOINT = ("tenant", "endpoint")
+_VERSION = ("tenant", "endpoint", "version")
+
+# fmt: off
+_ROWS = (
+    Metric(
+        "predis_requests_total", "counter",
+        "Inference requests by how they ended: ok, rejected (the client's fault), failed (the model's), shed (too much at once) "
+        "or deadline (it passed).", labels=(*_VERSION, "outcome"),
+    ),
+    Metric("predis_rows_total", "counter", "Rows predicted.", "rows", _VERSION),
+    Metric("predis_request_seconds", "histogram", "Time from a request's first byte to its answer.", "seconds", _VERSION, DURATIONS),
+    Metric("predis_queue_seconds", "histogram", "Time a request waited for its prediction to begin.", "seconds", _VERSION, DURATIONS),
+    Metric("predis_predict_seconds", "histogram", "Time the model took for one joined prediction.", "seconds", _VERSION, DURATIONS),
+    Metric("predis_batch_rows", "histogram", "Rows in one joined prediction.", "rows", _VERSION, ROWS),
+    Metric(
+        "predis_last_request_time_seconds", "gauge", "When a version last answered, in seconds since 1970.", "seconds",
+        _VERSION, by="worker",
+    ),
+    Metric("predis_cache_hits_total", "counter", "Requests answered from the prediction cache.", labels=_ENDPOINT),
+    Metric("predis_cache_misses_total", "counter", "Requests that the prediction cache was asked for and did not have.", labels=_ENDPOINT),
+    Metric(
+        "predis_cache_waits_total", "counter",
+        "Requests that waited for the same prediction, asked for by another, instead of having it made again.", labels=_ENDPOINT,
+    ),
+    Metric("predis_cache_bytes", "gauge", "Memory of kept predictions, of all workers.", "bytes", _ENDPOINT),
+    Metric(
+        "predis_cache_errors_total", "counter",
+        "What went wrong with kept predictions: late (Valkey did not answer in time), connection, refused (it would not store), "
+        "dropped (not stored for want of a connection) or damaged (not what was stored). Requests are answered all the same.",
+        labels=("reason",),
+    ),
+    Metric("predis_in_flight", "gauge", "Inference requests being worked on.", by="worker"),
+    Metric("predis_connections", "gauge", "Open client connections.", by="worker"),
+    Metric("predis_route", "gauge", "Number of the Route that a worker follows.", labels=_ENDPOINT, by="worker"),
+    Metric("predis_version_loaded", "gauge", "1 where a worker has the version in memory.", labels=_VERSION, by="worker"),
+    Metric("predis_journal_lost_total", "counter", "Predictions that were answered but whose record the disk did not take."),
+    Metric("predis_access_log_dropped_total", "counter", "Lines of the access log that were dropped because nobody took them in time."),
+    Metric("predis_spans_exported_total", "counter", "Spans that the collector of traces took."),
+    Metric("predis_spans_dropped_total", "counter", "Spans that were dropped: the queue was full, or the collector took none."),
+
+    Metric("predis_ingest_requests_total", "counter", "Requests that control read from the journal."),
+    Metric("predis_ingest_lag_seconds", "gauge", "How long ago control had last read all that the journal held.", "seconds"),
+    Metric("predis_journal_dropped_total", "counter", "Requests dropped from a journal before control read them.", labels=("stream",)),
+    Metric("predis_alerts_open", "gauge", "Open alerts.", labels=("severity",)),
+    Metric("predis_rollouts_total", "counter", "Rollouts that ended, by final state.", labels=("state",)),
+    Metric("predis_retrainings_total", "counter", "Retraining runs that ended, by outcome.", labels=("outcome",)),
+
+    Metric("predis_process_resident_bytes", "gauge", "Memory of a process that is in RAM.", "bytes", by="process"),
+    Metric("predis_process_cpu_seconds_total", "counter", "CPU time of a process, user and system.", "seconds", by="process"),
+    Metric("predis_process_start_time_seconds", "gauge", "When a process was started, in seconds since 1970.", "seconds", by="process"),
+    Metric("predis_process_open_fds", "gauge", "Open file descriptors of a process.", by="process"),
+    Metric("predis_series_overflow_total", "counter", "Series that found no place; their numbers stand under the label value 'other'."),
+)
+# fmt: on
+
+TABLE: Mapping[str, Metric] = {metric.name: metric for metric in _ROWS}

@@ -1,0 +1,117 @@
+"""The process a model is inspected in: ``python -m predis.serving.inspect_child SOCKET MEMORY_BYTES TIMEOUT_S``.
+
+It is started by ``inspection`` and answers its questions: one line of JSON each way, the first to load the model, the others to score
+a table with it.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from predis.errors import ModelFailure, PredisError
+from predis.registry.signature import Field, Signature
+from predis.serving import runtimes
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from predis.state.records import Matrix
+
+_BLOCK_ROWS = 8_192
+
+
+class Loaded:
+    """A model in this process, and how tables are scored with it."""
+
+    def __init__(
+        self, kind: str, files: Mapping[str, bytes], *, signature: Signature | None, inputs: tuple[Field, ...]
+    ) -> None:
+        self._runtime = runtimes.load(kind, files, signature=signature, inputs=inputs)
+        self.signature = self._runtime.signature
+
+    def score(self, table: pa.Table) -> Matrix:
+        """The watched score of each row, [rows]; predicted in blocks, for the memory's sake."""
+        from predis.serving.tables import inputs_of
+
+        scores = np.empty(table.num_rows)
+        for at in range(0, table.num_rows, _BLOCK_ROWS):
+            block = table.slice(at, _BLOCK_ROWS)
+            inputs = inputs_of(block, self.signature, takes=self._runtime.takes, strict=False)
+            outputs = runtimes.run(self._runtime, inputs)
+            scores[at : at + inputs.rows] = runtimes.scores_of(self.signature, outputs)
+        return scores
+
+    def close(self) -> None:
+        self._runtime.close()
+
+    def __enter__(self) -> Loaded:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+
+def main() -> None:
+    """Answer until the other end is gone."""
+    questions = socket.socket(fileno=int(sys.argv[1]))
+    _limit(memory_bytes=int(sys.argv[2]), cpu_s=4 * float(sys.argv[3]))
+    loaded: Loaded | None = None
+    with questions.makefile("rb") as lines:
+        for line in lines:
+            question = json.loads(line)
+            try:
+                if loaded is None:
+                    loaded = _load(question)
+                    answer: Any = loaded.signature.to_dict()
+                else:
+                    answer = _score(loaded, question)
+                reply = {"answer": answer}
+            except PredisError as error:
+                reply = {"error": error.message, "code": error.code}
+            except MemoryError:
+                short = ModelFailure(
+                    "the model needs more memory than a model may (setting inspect_memory_bytes)"
+                )
+                reply = {"error": short.message, "code": short.code}
+            questions.sendall(json.dumps(reply).encode() + b"\n")
+
+
+def _limit(*, memory_bytes: int, cpu_s: float) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Ends it for certain even where nobody is left to end it.
+    resource.setrlimit(resource.RLIMIT_CPU, (int(cpu_s) + 1, int(cpu_s) + 1))
+
+
+def _load(question: Mapping[str, Any]) -> Loaded:
+    files = {name: (Path("files") / name).read_bytes() for name in question["files"]}
+    signature = question["signature"]
+    return Loaded(
+        question["kind"],
+        files,
+        signature=Signature.from_dict(signature) if signature else None,
+        inputs=tuple(Field.from_dict(field) for field in question["inputs"]),
+    )
+
+
+def _score(loaded: Loaded, question: Mapping[str, Any]) -> int:
+    """Write the table's scores to the file ``scores``; the answer is how many."""
+    import pyarrow as pa
+
+    with pa.memory_map(question["table"]) as source:
+        scores = loaded.score(pa.ipc.open_file(source).read_all())
+    scores.tofile("scores")
+    return len(scores)
+
+
+if __name__ == "__main__":
+    main()
