@@ -231,9 +231,9 @@ def test_what_a_request_holds(serve: Serve) -> None:
 
     def handler(request: Request) -> None:
         seen.append(request)
-        assert not request.replied
+        assert (request.replied, request.remote) == (False, "127.0.0.1")
         request.reply(200, b"{}")
-        assert request.replied
+        assert (request.replied, request.remote) == (True, "")
 
     served = serve(handler)
     served.connect().ask(b"PUT /a HTTP/1.1\r\nHost: h\r\nX: 1\r\nx: \xe9 \r\nContent-Length: 1\r\n\r\nb")
@@ -248,10 +248,8 @@ def test_what_a_request_holds(serve: Serve) -> None:
 
 def test_head_and_other_statuses(serve: Serve) -> None:
     def handler(request: Request) -> None:
-        status = int(request.path[1:])
-        request.reply(
-            status, b"[1]", [(b"content-type", b"text/x"), (b"x-id", b"7")] if request.query else ()
-        )
+        headers = [(b"content-type", b"text/x"), (b"x-id", b"7")] if request.query else ()
+        request.reply(int(request.path[1:]), b"[1]", headers=headers)
 
     client = serve(handler).connect()
     client.send(b"HEAD /200 HTTP/1.1\r\nHost: h\r\n\r\n")
@@ -269,7 +267,7 @@ def test_a_handler_that_fails(serve: Serve, caplog: pytest.LogCaptureFixture) ->
         if request.path == "/after":
             request.reply(200, b"{}")
         elif request.path == "/header":
-            request.reply(200, b"{}", [(b"x", b"a\r\nb: c")])
+            request.reply(200, b"{}", headers=[(b"x", b"a\r\nb: c")])
             return
         raise ValueError("a fault")
 

@@ -126,12 +126,10 @@ class Request:
         """A header's value, empty where there is none. ``name`` in lower case."""
         return self.headers.get(name, b"").decode("latin-1")
 
-    def reply(self, status: int, body: bytes, headers: Headers = ()) -> None:
+    def reply(self, status: int, body: bytes, *, headers: Headers = ()) -> None:
         """Answer. Content-Length and Date are added, and Content-Type ``application/json`` where ``headers`` has none.
 
-        Nothing is sent to a client that has gone away. No handler is ever called from in here.
-
-        Where a header holds a line break, which is a handler's fault, the client gets a 500 and the log a line.
+        Nothing is sent to a client that has gone away. No handler is ever called from in here. Where a header holds a line break, which is a handler's fault, the client gets a 500 and the log a line.
 
         Raises:
             RuntimeError: the request was replied to before.

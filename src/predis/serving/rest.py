@@ -293,7 +293,7 @@ class RestApp:
     ) -> None:
         """Every answer goes through here; then it is told of to those who observe."""
         remote = request.remote if self._log is not None else ""
-        request.reply(status, body, headers)
+        request.reply(status, body, headers=headers)
         if call is not None and call.trace is not None:
             self._observing.traced(call, call.trace)
         if self._log is not None:
