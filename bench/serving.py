@@ -1,8 +1,8 @@
 """Predis beside its peers, by the shared harness: the same model, rows and load; windows in turns; ratios of one run.
 
-Needs the harness's folder and the environments its ``setup.sh`` made (``--peers-dir``), wrk and taskset. Predis runs as users run it: ``predis
-up`` with one worker; the worker is held on core 0 as every peer is, control and supervisor on core 1 beside wrk. Rounds alternate between
-Predis and the peers, so that a slow minute of the machine falls on all.
+Needs the harness's folder and the environments its ``setup.sh`` made (``--peers-dir``), wrk and taskset. Predis runs as users run it:
+``predis up`` with one worker; the worker is held on core 0 as every peer is, control and supervisor on core 1 beside wrk. Rounds
+alternate between Predis and the peers, so that a slow minute of the machine falls on all.
 
     predis-lightgbm, predis-onnx     everything on: capture, monitoring, metrics
     predis-onnx-off                  the same with PREDIS_CAPTURE=false: what capture and monitoring cost
@@ -41,9 +41,15 @@ LINES: dict[str, tuple[str, Mapping[str, str], Mapping[str, Any]]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--harness", type=Path, required=True, help="folder of the shared harness, with bench.py")
-    parser.add_argument("--peers-dir", type=Path, required=True, help="where its setup.sh put environments and model")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--harness", type=Path, required=True, help="folder of the shared harness, with bench.py"
+    )
+    parser.add_argument(
+        "--peers-dir", type=Path, required=True, help="where its setup.sh put environments and model"
+    )
     parser.add_argument("--peers", default=PEERS)
     parser.add_argument("--lines", default=",".join(LINES))
     parser.add_argument("--rounds", type=int, default=3)
@@ -58,7 +64,10 @@ def main() -> None:
         for _ in range(arguments.rounds):
             harness.peers()
             for name, line in lines.items():
-                with installation(Path(folder) / name, line, model=arguments.peers_dir / "model") as (url, worker):
+                with installation(Path(folder) / name, line, model=arguments.peers_dir / "model") as (
+                    url,
+                    worker,
+                ):
                     harness.predis(name, url, worker)
         found = json.loads(runs.read_text())
     summary = summarised(found["runs"])

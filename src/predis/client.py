@@ -157,7 +157,7 @@ class Client:
             return str(answer["digest"])
 
     def register(self, model: str, file: Path, *, format: str, **details: Any) -> dict[str, Any]:
-        """Register a version from a file.
+        """Register a version from a file, or from all files in a folder.
 
         Args:
             details: ``reference``, ``holdout``, ``training`` (paths of Parquet files), ``label``, ``signature``, ``lineage``, ``alias``.
@@ -168,7 +168,7 @@ class Client:
         }
         body = {
             "format": format,
-            "files": {file.name: self.upload(file)},
+            "files": {name: self.upload(path) for name, path in _files_of(file).items()},
             **{k: v for k, v in data.items() if v},
         }
         return dict(self._api("POST", f"/models/{quote(model)}/versions", body=body))
@@ -416,6 +416,18 @@ def _tensor(field: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict
         "datatype": field["datatype"],
         "shape": [len(rows), *field["shape"][1:]],
         "data": data,
+    }
+
+
+def _files_of(path: Path) -> dict[str, Path]:
+    """A file by its name; the files of a folder by their paths in it, without what Python and editors leave there."""
+    if not path.is_dir():
+        return {path.name: path}
+    found = {file.relative_to(path): file for file in sorted(path.rglob("*")) if file.is_file()}
+    return {
+        name.as_posix(): file
+        for name, file in found.items()
+        if not any(part.startswith(".") or part == "__pycache__" for part in name.parts)
     }
 
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import grpc
 import pytest
 
 from predis.app import serve, worker
@@ -33,6 +34,9 @@ class Worker:
         self.rest = SimpleNamespace(handle=self._handle)
         self.connections: list[float] = []
         self.metrics = SimpleNamespace(gauge=lambda _name: SimpleNamespace(set=self.connections.append))
+        self.plane = SimpleNamespace(live=lambda: True)
+        self.observing = SimpleNamespace(access_log=None)
+        self.keys = self.limits = self.repository = None
         self.came = threading.Event()
         self.events: list[str] = []
         self._loop: asyncio.AbstractEventLoop
@@ -97,7 +101,7 @@ def run(
         got: list[bytes] = []
         thread = threading.Thread(target=lambda: got.append(client(made, port)))
         thread.start()
-        serve.run_serving(replace(settings, http_port=port, grpc_port=0, **changes), 0)
+        serve.run_serving(replace(settings, **{"http_port": port, "grpc_port": 0, **changes}), 0)
         thread.join()
         return made, got[0]
 
@@ -143,6 +147,25 @@ class TestServing:
         _worker, answer = run(client, drain_s=0.05)
         assert answer == b""
         assert "1 requests were not finished within 0.05 s" in caplog.text
+
+    def test_grpc_is_served_beside_http_and_ends_with_it(
+        self, run: Callable[..., tuple[Worker, bytes]]
+    ) -> None:
+        grpc_port = free_port()
+
+        def client(_worker: Worker, _port: int) -> bytes:
+            with grpc.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
+                live = channel.unary_unary("/inference.GRPCInferenceService/ServerLive")
+                answer: bytes = live(b"", wait_for_ready=True, timeout=SOON_S)
+                os.kill(os.getpid(), signal.SIGTERM)
+                return answer
+
+        _worker, answer = run(client, grpc_port=grpc_port)
+        assert answer == b"\x08\x01"  # live: true
+
+    def test_a_grpc_port_that_is_taken(self, run: Callable[..., tuple[Worker, bytes]]) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(PortInUse, match="grpc-port"):
+            run(lambda _worker, _port: b"", grpc_port=other.getsockname()[1])
 
     def test_a_worker_imports_no_framework(self) -> None:
         code = "import sys, predis.app.worker, predis.app.serve, predis.serving.http; print(*sys.modules)"

@@ -93,8 +93,8 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(
     monkeypatch.setattr(scorer, "_PART_ROWS", 100)
     run = batch._run
 
-    def interrupted(*given: object) -> Iterator[int]:
-        found = run(*given)  # type: ignore[arg-type]
+    def interrupted(*given: object, **more: object) -> Iterator[int]:
+        found = run(*given, **more)  # type: ignore[arg-type]
         yield next(found)
         yield next(found)
         raise KeyboardInterrupt

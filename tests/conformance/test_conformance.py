@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,20 @@ def test_our_messages_are_theirs(python: Path) -> None:
         theirs.append({at: field for file in files for at, field in numbers_of(file).items()})
     strange = {at: field for at, field in ours.items() if all(their.get(at) != field for their in theirs)}
     assert strange == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "client",
+    ["tritonclient.grpc", "kserve.protocol.grpc.grpc_predict_v2_pb2", "open_inference.grpc.protocol"],
+)
+def test_predis_and_a_client_live_in_one_process(python: Path, client: str) -> None:
+    """Each of them fails where another has been imported: all register the same names."""
+    (packages,) = (ROOT / ".venv-clients" / "lib").glob("python*/site-packages")
+    ours = "from predis.serving import grpc_server"
+    theirs = f"import sys; sys.path.append({str(packages)!r}); import {client}"
+    for first, second in ((ours, theirs), (theirs, ours)):
+        subprocess.run([sys.executable, "-c", f"{first}\n{second}"], check=True)
 
 
 def test_the_page_lists_every_check() -> None:

@@ -57,7 +57,7 @@ def test_binary_tensors_follow_the_json() -> None:
 
 
 def test_a_grpc_message_is_what_protobuf_reads() -> None:
-    request = decoded(grpc_message("toy", INPUTS, COLUMNS, version="3"))
+    request = decoded(grpc_message(INPUTS, COLUMNS, model="toy", version="3"))
     assert (request.model_name, request.model_version) == ("toy", "3")
     assert [(t.name, t.datatype, list(t.shape)) for t in request.inputs] == [
         ("x", "FP64", [2]),
@@ -69,7 +69,7 @@ def test_a_grpc_message_is_what_protobuf_reads() -> None:
 
 def test_long_fields_have_long_lengths() -> None:
     columns = {"x": np.zeros((300, 1))}
-    request = decoded(grpc_message("m" * 200, INPUTS[:1], columns))
+    request = decoded(grpc_message(INPUTS[:1], columns, model="m" * 200))
     assert (len(request.model_name), list(request.inputs[0].shape), len(request.raw_input_contents[0])) == (
         200,
         [300],

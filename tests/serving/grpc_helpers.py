@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -114,9 +115,17 @@ def gated() -> tuple[Gate, Plane]:
         applied("e", echo(X, Field("t", "BYTES"), before=gate)), admission=Admission(pending=3)
     )
     served = plane.find("default", "e").versions[1]
-    served.cost.fixed_s = 0.1  # dear enough for a thread, cheap enough not to be shed for its queue
+    served.cost.fixed_s = 0.003  # dear enough for a thread, cheap enough not to be shed for its queue
     gate.closed = True
     return gate, plane
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait until something holds; fail if it does not in time."""
+    until = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < until, "waited in vain"
+        threading.Event().wait(0.001)
 
 
 def known_keys(known: dict[str, list[str]] | None = None) -> Keys:

@@ -11,6 +11,7 @@ from predis.clock import ManualClock
 from predis.errors import AlreadyExists, EndpointNotFound, InvalidInput, ModelNotFound
 from predis.registry import Registry
 from predis.registry.model import Registration
+from predis.serving.config import check_serving
 from predis.serving.endpoints import Endpoints
 from predis.serving.route import Route
 from predis.serving.store import Endpoint
@@ -131,3 +132,24 @@ class TestConfigure:
         with ThreadPoolExecutor(6) as pool:
             list(pool.map(change, range(18)))
         assert endpoints.get("default", "e").config == {f"k{n}": n for n in range(18)}
+
+
+class TestChecks:
+    """What cannot be used is refused before it is stored."""
+
+    def test_at_creation(self, endpoints: Endpoints) -> None:
+        endpoints.checks.append(check_serving)
+        with pytest.raises(InvalidInput, match=r"endpoint 'e': batching\.rows is a whole number"):
+            create(endpoints, batching={"rows": 0})
+        assert endpoints.listed("default") == []
+        assert create(endpoints, batching={"rows": 5}).config == {"batching": {"rows": 5}}
+
+    def test_at_a_change_of_the_whole_configuration(
+        self, endpoints: Endpoints, database: Database, clock: ManualClock
+    ) -> None:
+        create(endpoints, cache={"ttl_s": 5})
+        endpoints.checks.append(check_serving)
+        with pytest.raises(InvalidInput, match="endpoint 'e': capture is true or false"):
+            endpoints.configure("default", "e", changes={"capture": "no", "cache": None}, actor="ada")
+        assert endpoints.get("default", "e").config == {"cache": {"ttl_s": 5}}
+        assert [deed for deed, _target, _detail in deeds(database, clock)] == ["endpoint.create"]

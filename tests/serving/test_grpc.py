@@ -37,6 +37,7 @@ from tests.serving.grpc_helpers import (
     known_keys,
     made_plane,
     running,
+    wait_until,
 )
 
 
@@ -287,8 +288,7 @@ class TestTime:
             call = server.channel.unary_unary(f"/{SERVICE}/ModelInfer")
             accepted = [call.future(infer(), timeout=PATIENCE_S) for _ in range(3)]
             assert gate.waiting.acquire(timeout=PATIENCE_S)
-            while plane.pending < 3:
-                time.sleep(0.001)
+            wait_until(lambda: plane.pending == 3)
             reply = server.refused("RESOURCE_EXHAUSTED", "more than 3 requests")
             assert reply.trailers["retry-after"] == "1"
             gate.go.set()
@@ -303,10 +303,7 @@ class TestTime:
             future = server.channel.unary_unary(f"/{SERVICE}/ModelInfer").future(infer())
             assert gate.waiting.acquire(timeout=PATIENCE_S)
             future.cancel()
-            until = time.monotonic() + PATIENCE_S
-            while not calls[0].cancelled and time.monotonic() < until:
-                time.sleep(0.001)
-            assert calls[0].cancelled
+            wait_until(lambda: calls[0].cancelled)
             gate.go.set()
 
 
@@ -453,9 +450,7 @@ class TestStreams:
         plane.submit = spy  # type: ignore[method-assign]
         with running(plane) as server:
             answers = self.stream(server, iter([infer(id=f"r{x}") for x in range(200)]))
-            until = time.monotonic() + PATIENCE_S
-            while plane.pending < 32 and time.monotonic() < until:
-                time.sleep(0.001)
+            wait_until(lambda: plane.pending == 32)
             gate.go.set()
             assert [a.infer_response.id for a in answers] == [f"r{x}" for x in range(200)]
         assert peak == 32
@@ -468,13 +463,9 @@ class TestStreams:
         with running(plane) as server:
             answers = self.stream(server, iter([infer()] * 3))
             assert gate.waiting.acquire(timeout=PATIENCE_S)
-            while plane.pending < 3:
-                time.sleep(0.001)
+            wait_until(lambda: plane.pending == 3)
             answers.cancel()  # type: ignore[attr-defined]
-            until = time.monotonic() + PATIENCE_S
-            while not all(call.cancelled for call in calls) and time.monotonic() < until:
-                time.sleep(0.001)
-            assert [call.cancelled for call in calls] == [True] * 3
+            wait_until(lambda: [call.cancelled for call in calls] == [True] * 3)
             gate.go.set()
 
 

@@ -720,18 +720,18 @@ class TestAdmission:
         counted = plane.applied("default", "e").versions[1].metrics = VersionMetrics(  # type: ignore[union-attr]
             Metrics(None, "test"), "default", endpoint="e", version=1
         )
-        plane.check_room("default", "e", None)
+        plane.check_room("default", "e", version=None)
         submit = Submitted(plane)
         submit(request(1))
         await gate.is_entered()
         for version in (None, "1"):
             with pytest.raises(Overloaded):
-                plane.check_room("default", "e", version)
+                plane.check_room("default", "e", version=version)
         assert counted.shed.value == 2
-        plane.check_room("default", "e", "2")  # idle
-        plane.check_room("default", "nobody", None)  # the request will be told
+        plane.check_room("default", "e", version="2")  # idle
+        plane.check_room("default", "nobody", version=None)  # the request will be told
         plane.apply(applied({1: 0.5, 2: 0.5}, plane.applied("default", "e").versions.values()))  # type: ignore[union-attr]
-        plane.check_room("default", "e", None)  # which of them is not known yet
+        plane.check_room("default", "e", version=None)  # which of them is not known yet
         gate.open.set()
         await submit.all(1)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import pickle
 from typing import Any
 
@@ -16,6 +17,7 @@ from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.svm import LinearSVC
+from threadpoolctl import threadpool_info
 
 from predis.errors import InvalidInput, ModelFailure, Untrusted
 from predis.registry.signature import PROBABILITY, Field, Signature
@@ -164,6 +166,11 @@ class TestFiles:
     def test_that_hold_no_estimator(self, thing: Any) -> None:
         with pytest.raises(ModelFailure, match="not an estimator that predicts"):
             load(thing)
+
+    def test_and_the_libraries_below_have_one_thread(self) -> None:
+        load(LogisticRegression().fit(X, LABELS))
+        assert {each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"} == {1}
+        assert os.environ["OMP_NUM_THREADS"]
 
     def test_estimators_of_ones_own(self) -> None:
         for content in (pickle.dumps(Own()), saved(joblib.dump, Own()), skops.io.dumps(Own())):

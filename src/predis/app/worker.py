@@ -30,7 +30,6 @@ from predis.state import Database, JournalWriter
 from predis.telemetry import AccessLog
 from predis.tracing import tracer
 
-
 _TIDY_S = 1.0
 
 

@@ -35,55 +35,27 @@ def bench() -> None:
     """
 
 
-def _numbers(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[float, ...]:
-    """Numbers separated by commas."""
-    try:
-        found = tuple(float(part) for part in (value or "").replace("_", "").split(",") if value)
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is not a number, nor several separated by commas") from None
-    if any(not 0 < number < _MOST for number in found):
-        raise click.BadParameter("give numbers above 0")
-    return found
-
-
-def _ramp(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tuple[float, ...]:
-    """``FROM:TO:STEPS``, each rate the same factor above the last."""
-    if not value:
-        return ()
-    try:
-        low, high, steps = (float(part) for part in value.replace("_", "").split(":"))
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is not like 500:20000:6") from None
-    if not 0 < low < high < _MOST or steps not in range(2, 51):
-        raise click.BadParameter("it takes a lower and a higher rate, and 2 to 50 steps")
-    return tuple(float(f"{low * (high / low) ** (step / (steps - 1)):.3g}") for step in range(int(steps)))
-
-
 @bench.command()
 @click.option("--endpoint", required=True, help="The endpoint to ask.")
 @click.option("--version", default="", help="Ask this version, instead of whatever the Route picks.")
 @click.option(
     "--connections",
-    callback=_numbers,
     metavar="NUMBERS",
     help="Closed loop: so many connections, each sending when it was answered (64); several make several steps. "
     "With a rate: over how many connections it goes (512).",
 )
 @click.option(
     "--rate",
-    callback=_numbers,
     metavar="NUMBER",
     help="Open loop: so many requests a second, whatever the server does.",
 )
 @click.option(
     "--rates",
-    callback=_numbers,
     metavar="NUMBERS",
     help="Open loop with several rates, one after the other, to find the knee: 1000,2000,4000.",
 )
 @click.option(
     "--ramp",
-    callback=_ramp,
     metavar="FROM:TO:STEPS",
     help="Open loop with rates from a lower to a higher one: 500:20000:6.",
 )
@@ -183,8 +155,8 @@ def serving(
             results.append(loadtest.run(target, load, processes=processes, on_second=on_second))
     title = f"Load test of {endpoint}"
     if html is not None:
-        html.write_text(report.html(title, about, results), "utf-8")
-    broken = _broken(results, max_p99_ms, max_error_rate)
+        html.write_text(report.html(title, results, about=about), "utf-8")
+    broken = _broken(results, max_p99_ms=max_p99_ms, max_error_rate=max_error_rate)
     if as_json:
         show_json(
             {"endpoint": endpoint, "about": about, "steps": [r.to_dict() for r in results], "broken": broken}
@@ -220,16 +192,41 @@ def _loads(options: dict[str, Any]) -> list[Load]:
         "warmup_s": options["warmup"],
         "timeout_s": options["timeout"],
     }
-    connections = [int(number) for number in options["connections"] or ()]
+    connections = [max(int(number), 1) for number in _numbers(options["connections"], "connections")]
     if not given:
-        return [Load(connections=max(number, 1), **common) for number in connections or [DEFAULT_CONNECTIONS]]
+        return [Load(connections=number, **common) for number in connections or [DEFAULT_CONNECTIONS]]
     if len(connections) > 1:
         raise InvalidInput("with a rate, --connections is one number: over how many connections it goes")
+    rates = (
+        _ramp(options["ramp"]) if options["ramp"] else _numbers(options["rate"] or options["rates"], "rate")
+    )
     most = connections[0] if connections else OPEN_CONNECTIONS
     poisson = options["arrivals"] == "poisson"
-    return [
-        Load(connections=max(most, 1), rate=rate, poisson=poisson, **common) for rate in options[given[0]]
-    ]
+    return [Load(connections=most, rate=rate, poisson=poisson, **common) for rate in rates]
+
+
+def _numbers(text: str | None, option: str) -> tuple[float, ...]:
+    """Numbers separated by commas."""
+    try:
+        found = tuple(float(part) for part in (text or "").replace("_", "").split(",") if text)
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is not a number, nor several separated by commas", param_hint=f"--{option}"
+        ) from None
+    if any(not 0 < number < _MOST for number in found):
+        raise click.BadParameter("give numbers above 0", param_hint=f"--{option}")
+    return found
+
+
+def _ramp(text: str) -> tuple[float, ...]:
+    """``FROM:TO:STEPS``, each rate the same factor above the last."""
+    try:
+        low, high, steps = (float(part) for part in text.replace("_", "").split(":"))
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not like 500:20000:6", param_hint="--ramp") from None
+    if not 0 < low < high < _MOST or steps not in range(2, 51):
+        raise click.BadParameter("it takes a lower and a higher rate, and 2 to 50 steps", param_hint="--ramp")
+    return tuple(float(f"{low * (high / low) ** (step / (steps - 1)):.3g}") for step in range(int(steps)))
 
 
 def _target(endpoint: str, options: dict[str, Any]) -> tuple[Target, str]:
@@ -254,9 +251,9 @@ def _target(endpoint: str, options: dict[str, Any]) -> tuple[Target, str]:
         parts = urlsplit(url)
         url = urlunsplit(parts._replace(netloc=f"{parts.hostname}:{load_settings().grpc_port}"))
     wanted = Wanted(
-        endpoint=endpoint, version=options["version"], rows=rows, encoding=encoding, distinct=options["distinct"], key=options["key"]
+        endpoint=endpoint, version=options["version"], encoding=encoding, distinct=options["distinct"], key=options["key"]
     )  # fmt: skip
-    target = prepare(url, inputs, wanted, source=source)
+    target = prepare(url, wanted, source=source)
     amount = f"{rows} row{'s' * (rows > 1)} a request"
     names = {"json": "JSON", "binary": "binary tensors", "grpc": "gRPC"}
     return (
@@ -303,7 +300,9 @@ def _progress(load: Load, *, quiet: bool) -> Iterator[Callable[[Point], None]]:
         yield on_second
 
 
-def _broken(results: Sequence[Result], max_p99_ms: float | None, max_error_rate: float | None) -> list[str]:
+def _broken(
+    results: Sequence[Result], *, max_p99_ms: float | None, max_error_rate: float | None
+) -> list[str]:
     """The limits that were not kept, in sentences."""
     found = []
     for result in results:

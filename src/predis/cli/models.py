@@ -12,7 +12,12 @@ import click
 from predis.cli.output import as_json_option, client, remote, show_json, table
 from predis.errors import InvalidInput
 
-_SUFFIXES = {".onnx": "onnx", ".txt": "lightgbm"}
+# As the registry has them; it takes longer to import than most commands take.
+FORMATS = ("catboost", "lightgbm", "onnx", "python", "sklearn", "torch", "xgboost")
+SUFFIXES = {
+    ".cbm": "catboost", ".joblib": "sklearn", ".json": "xgboost", ".onnx": "onnx", ".pickle": "sklearn", ".pkl": "sklearn", ".pt": "torch",
+    ".pt2": "torch", ".py": "python", ".skops": "sklearn", ".txt": "lightgbm", ".ubj": "xgboost",
+}  # fmt: skip
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -28,12 +33,12 @@ def model() -> None:
 
 @model.command()
 @click.argument("name")
-@click.argument("file", type=_FILE)
+@click.argument("file", type=click.Path(exists=True, path_type=Path))
 @click.option(
     "--format",
     "kind",
-    type=click.Choice(["lightgbm", "onnx"]),
-    help="What the file is; by its ending where not given.",
+    type=click.Choice(FORMATS),
+    help="What the file is; by its ending where not given, and of a folder python.",
 )
 @click.option(
     "--reference",
@@ -60,12 +65,12 @@ def register(
     key: str,
     **details: Any,
 ) -> None:
-    """Register FILE as a new version of model NAME.
+    """Register FILE, or a folder of files, as a new version of model NAME.
 
     \b
     predis model register churn model.onnx --reference train.parquet --label churned
     """
-    kind = kind or _SUFFIXES.get(file.suffix)
+    kind = kind or ("python" if file.is_dir() else SUFFIXES.get(file.suffix))
     if kind is None:
         raise InvalidInput(f"the format of {file.name} cannot be told from its ending; say --format")
     if details["signature"]:

@@ -82,7 +82,7 @@ def score(
 
     names = tuple(name.strip() for part in keep for name in part.split(",") if name.strip())
     settings = load(flags)
-    chosen, contents, why = _version(settings, endpoint, version)
+    chosen, contents, why = _version(settings, endpoint, reference=version)
     batch = Batch(
         version=chosen, contents=contents, source=source, target=target, keep=names, fresh=fresh,
         workers=workers or cores(), engine="ray" if engine == "ray" else "local",
@@ -96,10 +96,12 @@ def score(
     if as_json:
         show_json(_as_document(summary, chosen, endpoint=endpoint, target=target))
     else:
-        click.echo(_in_words(summary, f"{chosen.model}@{chosen.number}{why}", target))
+        click.echo(_in_words(summary, f"{chosen.model}@{chosen.number}{why}", target=target))
 
 
-def _version(settings: Settings, endpoint: str, reference: str) -> tuple[Version, Mapping[str, bytes], str]:
+def _version(
+    settings: Settings, endpoint: str, *, reference: str
+) -> tuple[Version, Mapping[str, bytes], str]:
     """The version to score with, its files, and why it is this one, in words.
 
     Raises:
@@ -184,7 +186,7 @@ def _as_document(summary: Summary, version: Version, *, endpoint: str, target: s
     }
 
 
-def _in_words(summary: Summary, version: str, target: str) -> str:
+def _in_words(summary: Summary, version: str, *, target: str) -> str:
     if summary.rows and not summary.scored:
         return f"{target} is there already, {summary.rows:,} rows by {version}; nothing to do (--fresh scores again)"
     speed = f", {summary.scored / summary.seconds:,.0f} rows/s" if summary.scored else ""

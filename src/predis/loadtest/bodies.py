@@ -30,7 +30,7 @@ def binary_body(inputs: Sequence[Input], columns: Mapping[str, Column]) -> tuple
 
 
 def grpc_message(
-    model: str, inputs: Sequence[Input], columns: Mapping[str, Column], *, version: str = ""
+    inputs: Sequence[Input], columns: Mapping[str, Column], *, model: str, version: str = ""
 ) -> bytes:
     """An encoded ``ModelInferRequest`` with raw contents."""
     parts = [_lengthy(1, model.encode()), _lengthy(2, version.encode())]

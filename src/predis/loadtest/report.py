@@ -9,6 +9,7 @@ from html import escape
 from predis.loadtest.result import QUANTILES, Result, knee
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 860, 320, 64, 36, 14, 20
+_ACROSS, _UP = (_LEFT, _WIDTH - _RIGHT), (_HEIGHT - _BOTTOM, _TOP)
 _COLOURS = ("#1d5fc0", "#b04a06", "#13714a", "#7a3db8", "#0b6e80", "#a82c68")
 _NINES = (0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999)
 _STYLE = """
@@ -29,12 +30,12 @@ th { color: var(--muted); font-weight: 500; border-bottom: 1px solid var(--line)
 """
 
 
-def html(title: str, subtitle: str, results: Sequence[Result]) -> str:
-    """The whole page."""
+def html(title: str, results: Sequence[Result], *, about: str) -> str:
+    """The whole page. ``about``: what was tested with what, in a line."""
     best = knee(results) if len(results) > 1 else None
     doubts = dict.fromkeys(f"{result.load.name}: {text}" for result in results for text in result.doubts())
     parts = [
-        f"<h1>{escape(title)}</h1><p>{escape(subtitle)}</p>",
+        f"<h1>{escape(title)}</h1><p>{escape(about)}</p>",
         *(f'<p class="doubt">{escape(text)}</p>' for text in doubts),
         f"<section><h2>Figures</h2>{_table(results, best)}{_note(results)}</section>",
         f"<section><h2>Latency by percentile</h2>{_legend(results)}{_percentiles(results)}</section>",
@@ -96,8 +97,8 @@ def _percentiles(results: Sequence[Result]) -> str:
     low, high = _decades(
         min(each.quantile(0.0) for each in seen), max(each.quantile(shares[-1]) for each in seen)
     )
-    x = _scale(0.0, last, _LEFT, _WIDTH - _RIGHT)
-    y = _scale(low, high, _HEIGHT - _BOTTOM, _TOP)
+    x = _scale((0.0, last), _ACROSS)
+    y = _scale((low, high), _UP)
     grid = [_across(y(decade), duration(10.0**decade)) for decade in range(int(low), int(high) + 1)]
     grid += [_down(x(-math.log10(1 - q)), f"p{q * 100:g}") for q in nines]
     lines = [
@@ -117,8 +118,8 @@ def _over_time(results: Sequence[Result]) -> str:
         return "<p>The test was shorter than a second.</p>"
     most = max(point.answered for point in points) or 1
     seconds = max(point.second for point in points) or 1
-    x = _scale(0, seconds, _LEFT, _WIDTH - _RIGHT)
-    y = _scale(0, most * 1.05, _HEIGHT - _BOTTOM, _TOP)
+    x = _scale((0, seconds), _ACROSS)
+    y = _scale((0, most * 1.05), _UP)
     grid = [_across(y(value), f"{value:,.0f}") for value in _round_steps(most)]
     grid += [_down(x(value), f"{value:g} s") for value in _round_steps(seconds)]
     lines = [
@@ -162,7 +163,9 @@ def _colour(number: int) -> str:
     return _COLOURS[number % len(_COLOURS)]
 
 
-def _scale(low: float, high: float, start: float, stop: float) -> Callable[[float], float]:
+def _scale(values: tuple[float, float], places: tuple[float, float]) -> Callable[[float], float]:
+    """A linear scale: from values to places."""
+    (low, high), (start, stop) = values, places
     return lambda value: start + (value - low) / (high - low) * (stop - start)
 
 

@@ -132,7 +132,7 @@ class Batcher:
         self._wake, self._aside = scheduler.wake, scheduler.aside
         self._calls: deque[Any] = deque()
         self._rows = 0
-        self._running = False
+        self.running = False  # in a thread
         self._begun = self._expected = (
             0.0  # of the batch in a thread: when it was handed over, and the time it is expected to take
         )
@@ -143,15 +143,24 @@ class Batcher:
 
     @property
     def idle(self) -> bool:
-        return not self._running and not self._calls
+        return not self.running and not self._calls
 
     def add(self, call: Waiting) -> None:
         self._calls.append(call)
         self._rows += call.inputs.rows
 
+    def drop(self, call: Waiting) -> bool:
+        """Let a call wait no longer. False: it does not, for its prediction has begun."""
+        try:
+            self._calls.remove(call)
+        except ValueError:
+            return False
+        self._rows -= call.inputs.rows
+        return True
+
     def expected_wait_s(self, now: float) -> float:
         """How long a request that comes now is expected to wait for its turn."""
-        if not self._running:
+        if not self.running:
             return self._cost_of_waiting()
         return self._stretch * self._cost_of_waiting() + max(0.0, self._begun + self._expected - now)
 
@@ -168,7 +177,7 @@ class Batcher:
     def work(self) -> None:
         """Predict what waits. What is left when the loop should look at its sockets again is done in its next round."""
         until = time.perf_counter() + self.policy.inline_s
-        while self._calls and not self._running:
+        while self._calls and not self.running:
             batch = self._take()
             if batch is None:
                 continue
@@ -179,12 +188,12 @@ class Batcher:
                     self._wake(self)
                     return
             else:
-                self._running = True
+                self.running = True
                 self._begun, self._expected = time.perf_counter(), self._stretch * expected
                 self._aside(lambda batch=batch: self._run(batch), lambda batch=batch: self._back(batch))  # type: ignore[misc]
 
     def _back(self, batch: Batch) -> None:
-        self._running = False
+        self.running = False
         took = (time.perf_counter() - self._begun) / self._expected * self._stretch
         self._stretch += _TRUST * (max(1.0, min(took, 4.0 * self._stretch)) - self._stretch)
         if self.cost.of(min(self._rows, self._most())) > self.policy.inline_s:

@@ -153,7 +153,7 @@ def _inputs(message: Any) -> dict[str, Tensor]:
                 data = _decode_raw(datatype, shape, content=raw[used])
                 used += 1
             else:
-                data = _decode_typed(datatype, shape, tensor.contents)
+                data = _decode_typed(datatype, shape, contents=tensor.contents)
         except InvalidRequest as error:
             raise InvalidRequest(f"input {name!r:.80}: {error}") from None
         found[name] = {"name": name, "datatype": datatype, "shape": shape, "data": data}
@@ -192,7 +192,7 @@ def _scalar(value: float | bytes) -> list[Any] | None:
     return [value] if value - value == 0 else None  # type: ignore[operator]
 
 
-def _decode_typed(datatype: str, shape: list[int], contents: Any) -> list[Any] | NDArray[Any]:
+def _decode_typed(datatype: str, shape: list[int], *, contents: Any) -> list[Any] | NDArray[Any]:
     if datatype not in _CONTENTS:
         problem = (
             "travels in raw_input_contents only" if datatype == "FP16" else "is no datatype of the protocol"

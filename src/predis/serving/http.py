@@ -65,10 +65,14 @@ Handler = Callable[["Request"], None]
 
 _BACKLOG = 2_048
 _CARRIAGE_RETURN = 13
+# Heads remembered, and the longest of them. They hold what clients send, keys among it; a full memory is emptied.
 _REMEMBERED_HEADS = 512
 _REMEMBERED_BYTES = 2_048
+# Chunks taken from one connection before the others have their turn.
 _CHUNKS_A_TURN = 256
+# How long a client may go on sending to a connection that we have finished with.
 _LINGER_S = 2.0
+# How long a draining server waits for clients to be told of it by their next answer.
 _GRACE_S = 0.15
 _POLL_S = 0.01
 _TURNS_TO_CONNECT = 5
@@ -129,7 +133,8 @@ class Request:
     def reply(self, status: int, body: bytes, *, headers: Headers = ()) -> None:
         """Answer. Content-Length and Date are added, and Content-Type ``application/json`` where ``headers`` has none.
 
-        Nothing is sent to a client that has gone away. No handler is ever called from in here. Where a header holds a line break, which is a handler's fault, the client gets a 500 and the log a line.
+        Nothing is sent to a client that has gone away. No handler is ever called from in here. Where a header holds a line break,
+        which is a handler's fault, the client gets a 500 and the log a line.
 
         Raises:
             RuntimeError: the request was replied to before.

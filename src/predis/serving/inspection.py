@@ -23,13 +23,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 
 from predis.errors import ModelFailure, PredisError, all_errors
 from predis.registry.signature import Field, Signature
 from predis.settings import Settings
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from predis.state.records import Matrix
 
 _LINE_BYTES = 64 << 20  # of an answer: a signature with its levels
@@ -77,7 +78,7 @@ class Inspector:
         """
         process = Process(timeout_s=self._timeout_s, memory_bytes=self._memory_bytes)
         try:
-            return Inspected(process, kind, files, signature=signature, inputs=inputs)
+            return Inspected(process, files, kind=kind, signature=signature, inputs=inputs)
         except BaseException:
             process.close()
             raise
@@ -89,9 +90,9 @@ class Inspected:
     def __init__(
         self,
         process: Process,
-        kind: str,
         files: Mapping[str, bytes],
         *,
+        kind: str,
         signature: Signature | None,
         inputs: tuple[Field, ...],
     ) -> None:
@@ -118,6 +119,8 @@ class Inspected:
             InvalidInput: the table does not fit the signature.
             ModelFailure: the model failed, or its process did.
         """
+        import pyarrow as pa  # late: a worker's registry has an inspector too
+
         path = self._process.folder / "table.arrow"
         with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table)

@@ -121,14 +121,14 @@ def _paths() -> dict[str, Any]:
         "/v2/health/live": _get("Whether the process lives.", "Live"),
         "/v2/health/ready": _get("Whether the worker knows its Routes.", "Ready", other="Ready"),
         "/v2/models/stats": _get("What every endpoint has done.", "Statistics"),
-        "/v2/repository/index": _post("Endpoints and the versions in memory.", "Index", _object(ready=_FLAG), optional=True),
+        "/v2/repository/index": _post("Endpoints and the versions in memory.", "Index", body=_object(ready=_FLAG), optional=True),
         "/openapi.json": _get("This document.", "Nothing"),
         "/metrics": {"get": _operation("Metrics of the installation, as Prometheus reads them.", _text_content())},
     }  # fmt: skip
     for move in ("load", "unload"):
         path = f"/v2/repository/models/{{endpoint}}/{move}"
         found[path] = _post(
-            f"Have every worker {move} an endpoint.", "Nothing", _object(), optional=True, more=(404, 503)
+            f"Have every worker {move} an endpoint.", "Nothing", body=_object(), optional=True, more=(404, 503)
         )
     for version in ("", "/versions/{version}"):
         base = model + version
@@ -171,7 +171,7 @@ def _get(summary: str, schema: str, *, more: tuple[int, ...] = (), other: str = 
 
 
 def _post(
-    summary: str, schema: str, body: Schema, *, optional: bool, more: tuple[int, ...] = ()
+    summary: str, schema: str, *, body: Schema, optional: bool, more: tuple[int, ...] = ()
 ) -> dict[str, Any]:
     operation = _operation(summary, _json(schema), more=(413, *more))
     operation["requestBody"] = {"required": not optional, "content": {"application/json": {"schema": body}}}

@@ -59,7 +59,7 @@ class Call:
 
     __slots__ = (
         "applied", "caller", "cancelled", "context", "deadline", "ended", "endpoint", "error", "event_at", "inputs", "key",
-        "outputs", "predicted", "reply", "request", "served", "started", "trace", "version",
+        "outputs", "predicted", "reply", "request", "served", "started", "timer", "trace", "version",
     )  # fmt: skip
 
     def __init__(
@@ -81,6 +81,7 @@ class Call:
         self.reply: Callable[[Call], None] = _nobody
         self.context: Any = None
         self.trace: Any = None
+        self.timer: asyncio.TimerHandle | None = None
         self.cancelled = False
         self.event_at: int | None = None
         self.key: bytes | None = None
@@ -275,7 +276,7 @@ class Plane:
             call.key = served.cache_keys.of(call.inputs)
             applied.cache.begin(call.key, call)
 
-    def check_room(self, tenant: str, endpoint: str, version: str | None) -> None:
+    def check_room(self, tenant: str, endpoint: str, *, version: str | None) -> None:
         """Refuse a request before its body is read, where there is no room for it whatever it says.
 
         Raises:
@@ -427,6 +428,11 @@ class Plane:
         if call.key is not None:
             self._settle(call)
 
+    def _overdue(self, call: Call) -> None:
+        """A call's deadline passes. Where its prediction has begun it is answered by that."""
+        if call.served.batcher.drop(call):
+            self.expired(call)
+
     # -- asked by a prediction cache -------------------------------------------------------------------------------------
 
     def cached(self, call: Call, outputs: Outputs) -> None:
@@ -441,6 +447,9 @@ class Plane:
         if not batcher:
             self.wake(batcher)
         batcher.add(call)
+        if call.deadline < math.inf and batcher.running:
+            left = call.deadline - time.perf_counter()
+            call.timer = self._running_loop().call_later(max(0.0, left), self._overdue, call)
         if call.started > self._round_until:
             self._turn()
 
@@ -463,6 +472,8 @@ class Plane:
     # -- answers ---------------------------------------------------------------------------------------------------------
 
     def _answer(self, call: Call) -> None:
+        if call.timer is not None:
+            call.timer.cancel()
         self._pending -= 1
         call.served.pending -= 1
         if self._admission.tenant_pending:

@@ -129,7 +129,7 @@ class RestApp:
         target = self._targets.get(request.path) or self._target(request.path)
         body = request.body
         if len(body) > _LARGE_BYTES:
-            self._plane.check_room(caller.tenant, *target)
+            self._plane.check_room(caller.tenant, target[0], version=target[1])
         if b"content-encoding" in headers:
             body = decompressed(body, request.header(b"content-encoding"), most=self._limits.body_bytes)
         asked = decode_request(body, self._limits, head_bytes=_head_bytes(request))

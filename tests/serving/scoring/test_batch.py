@@ -258,6 +258,27 @@ def test_a_process_that_dies_is_told_and_what_it_did_is_kept(
     check(tmp_path / "out.parquet", table(300_000))
 
 
+MEASURED = """
+import resource, sys
+from predis.serving.scoring import score
+from tests.serving.scoring.toy import batch
+score(batch(*sys.argv[1:]))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_data(tmp_path: Path) -> None:
+    used = []
+    for million in (0.4, 4):
+        rows = table(int(million * 1e6))
+        source = write(tmp_path / "in.parquet", rows, group_rows=200_000)
+        command = [sys.executable, "-c", MEASURED, str(source), str(tmp_path / f"{million}.parquet")]
+        ended = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+        used.append(int(ended.stdout))
+    assert used[1] < 1.3 * used[0]
+
+
 def test_a_result_that_is_no_parquet_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="the result is a Parquet file"):
         score(batch(tmp_path / "in.parquet", tmp_path / "out.csv"))

@@ -177,7 +177,7 @@ class ValkeyCache(EndpointCache):
     def begin(self, key: bytes, call: Any) -> None:
         if not self._flights.join(key, call):
             self._waits.add()
-        elif not self._valkey.look(key, partial(self._found, key, call)):
+        elif not self._valkey.look(key, partial(self._found, key, leader=call)):
             self._misses.add()
             self._asker.uncached(call)
 
@@ -187,7 +187,7 @@ class ValkeyCache(EndpointCache):
     def close(self) -> None:
         """What is in Valkey is there for other workers too, and ends by itself."""
 
-    def _found(self, key: bytes, leader: Any, value: bytes | None) -> None:
+    def _found(self, key: bytes, value: bytes | None, *, leader: Any) -> None:
         outputs = None if value is None else values.decode(key, value)
         if outputs is None:
             if value is not None:

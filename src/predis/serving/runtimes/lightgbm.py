@@ -150,13 +150,13 @@ def load(
         raise ModelFailure("the file is not a LightGBM text model; save it with Booster.save_model")
     booster = LightGBM(text)
     output = _output(booster)
-    booster.signature = signature or Signature(_inputs(booster, text, inputs), (output,), output.name)
+    booster.signature = signature or Signature(_inputs(booster, text, inputs=inputs), (output,), output.name)
     check_columns(booster.signature, own=booster.feature_names)
     check_levels(booster.signature)
     return booster
 
 
-def _inputs(booster: LightGBM, text: bytes, inputs: tuple[Field, ...]) -> tuple[Field, ...]:
+def _inputs(booster: LightGBM, text: bytes, *, inputs: tuple[Field, ...]) -> tuple[Field, ...]:
     """The reference's columns, or those named in the model; the levels of texts are the model's own where it keeps them."""
     categories = _categories(text)
     if not inputs:

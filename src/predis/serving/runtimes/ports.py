@@ -62,14 +62,14 @@ def ports_of(specs: Sequence[Field], signature: Signature) -> tuple[Port, ...]:
     matrix = form_of(specs) == "matrix"
     ports, at = [], 0
     for spec in specs:
-        port = Port(spec, at, _fields_at(signature, at, spec.width))
+        port = Port(spec, at, _fields_at(signature, at, width=spec.width))
         _check(port, matrix=matrix)
         ports.append(port)
         at += spec.width
     return tuple(ports)
 
 
-def _fields_at(signature: Signature, at: int, width: int) -> tuple[Field, ...]:
+def _fields_at(signature: Signature, at: int, *, width: int) -> tuple[Field, ...]:
     """The inputs that hold any of the columns from ``at`` to ``at + width``."""
     found, start = [], 0
     for field in signature.inputs:

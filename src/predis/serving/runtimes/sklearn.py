@@ -7,6 +7,7 @@ Prefer skops: its files hold data, not instructions. All three are loaded from s
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,7 +31,7 @@ class Sklearn:
     A classifier answers probabilities, else its decision function; everything else answers ``predict``.
     """
 
-    def __init__(self, estimator: Any, signature: Signature | None, inputs: tuple[Field, ...]) -> None:
+    def __init__(self, estimator: Any, signature: Signature | None, *, inputs: tuple[Field, ...]) -> None:
         self._estimator = estimator
         self._method = _method(estimator)
         names = getattr(estimator, "feature_names_in_", None)
@@ -112,17 +113,21 @@ def load(contents: Mapping[str, bytes], *, signature: Signature | None, inputs: 
         ModelFailure: it is no such file, or holds no estimator.
         InvalidInput: the signature does not fit, or one is needed.
     """
+    # Workers are the parallelism. OpenMP reads this with the first library that uses it; BLAS came with numpy, and can be told.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
         import sklearn.base
+        import threadpoolctl
     except ImportError:
         raise MissingExtra.of("scikit-learn", "sklearn") from None
+    threadpoolctl.threadpool_limits(1, user_api="blas")
     content = _main_file(contents)
     estimator = _of_skops(content) if content.startswith(_ZIP) else unpickling.load(content)
     if not isinstance(estimator, sklearn.base.BaseEstimator) or not _method(estimator):
         raise ModelFailure(f"the file holds a {type(estimator).__name__}, not an estimator that predicts")
     parallel = {name: 1 for name in estimator.get_params() if name.rpartition("__")[2] == "n_jobs"}
-    estimator.set_params(**parallel)  # workers are the parallelism
-    return Sklearn(estimator, signature, inputs)
+    estimator.set_params(**parallel)
+    return Sklearn(estimator, signature, inputs=inputs)
 
 
 def _main_file(contents: Mapping[str, bytes]) -> bytes:

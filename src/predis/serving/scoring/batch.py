@@ -90,7 +90,7 @@ def score(batch: Batch, progress: Progress | None = None) -> Summary:
         todo = left(workspace.done(), data.rows)
         missing = sum(span.rows for span in todo)
         progress.begin(data.rows, done=data.rows - missing)
-        for rows in _run(batch, job, units(todo, job.unit_rows)):
+        for rows in _run(batch, job, spans=units(todo, job.unit_rows)):
             progress.advance(rows)
         progress.assembling()
         assemble(workspace, plan, schema=schema)
@@ -150,7 +150,7 @@ def _difference(found: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
     return f"of other data: {', '.join(changed[:5]) or 'the files stand in another order'} changed since"
 
 
-def _run(batch: Batch, job: Job, spans: list[Span]) -> Iterator[int]:
+def _run(batch: Batch, job: Job, *, spans: list[Span]) -> Iterator[int]:
     if not spans:
         return iter(())
     if batch.engine == "ray":

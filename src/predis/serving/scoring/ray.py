@@ -15,6 +15,9 @@ from predis.errors import MissingExtra, PredisError, Unavailable, all_errors
 from predis.serving.scoring.scorer import Job, Scorer
 from predis.serving.scoring.spans import Span
 
+# A cluster that is started here only says what is fatal, and tells nobody elsewhere that it is used.
+_QUIET = {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_USAGE_STATS_ENABLED": "0"}
+
 
 def score_on_ray(job: Job, spans: Sequence[Span], *, workers: int) -> Iterator[int]:
     """Score the spans in actors; yields rows as spans are done. Joins the cluster that ``RAY_ADDRESS`` names, or starts one here.
@@ -30,11 +33,12 @@ def score_on_ray(job: Job, spans: Sequence[Span], *, workers: int) -> Iterator[i
     except ImportError:
         raise MissingExtra.of("ray", "ray") from None
     ours = not ray.is_initialized()
-    if ours:
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     try:
+        if ours:
+            for name, value in _QUIET.items():
+                os.environ.setdefault(name, value)
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
         units = ray.data.from_items([span._asdict() for span in spans], override_num_blocks=len(spans))
         actors = ray.data.ActorPoolStrategy(size=min(workers, len(spans)))
         scorer: Any = _Actor
@@ -42,7 +46,7 @@ def score_on_ray(job: Job, spans: Sequence[Span], *, workers: int) -> Iterator[i
             if done["error"]:
                 raise all_errors()[done["error"]](done["message"])
             yield int(done["rows"])
-    except RayError as error:
+    except (RayError, ConnectionError) as error:
         raise Unavailable(f"Ray failed: {error}; run again to go on") from None
     finally:
         if ours:
