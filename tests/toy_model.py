@@ -17,17 +17,20 @@ NAMES = ("x", "z", "kind")
 THRESHOLDS = tuple(-2 + 0.25 * place for place in range(17))
 
 
-def booster(column: str = "x", *, sign: float = 1.0, names: tuple[str, ...] = NAMES) -> bytes:
-    """LightGBM's text of stumps on ``column``, falling where ``sign`` is negative."""
+def booster(
+    column: str = "x", *, sign: float = 1.0, names: tuple[str, ...] = NAMES, repeats: int = 1
+) -> bytes:
+    """LightGBM's text of stumps on ``column``, falling where ``sign`` is negative; ``repeats`` makes it large without another answer."""
+    leaf = 0.25 * sign / repeats
     head = (
         f"tree\nversion=v4\nnum_class=1\nnum_tree_per_iteration=1\nlabel_index=0\nmax_feature_idx={len(names) - 1}\n"
         f"objective=binary sigmoid:1\nfeature_names={' '.join(names)}\nfeature_infos={' '.join('none' for _ in names)}\n\n"
     )
     trees = [
         f"Tree={place}\nnum_leaves=2\nnum_cat=0\nsplit_feature={names.index(column)}\nsplit_gain=1\nthreshold={threshold}\n"
-        f"decision_type=2\nleft_child=-1\nright_child=-2\nleaf_value={-0.25 * sign} {0.25 * sign}\nleaf_weight=1 1\n"
+        f"decision_type=2\nleft_child=-1\nright_child=-2\nleaf_value={-leaf} {leaf}\nleaf_weight=1 1\n"
         "leaf_count=1 1\ninternal_value=0\ninternal_weight=0\ninternal_count=2\nis_linear=0\nshrinkage=1\n\n\n"
-        for place, threshold in enumerate(THRESHOLDS)
+        for place, threshold in enumerate(THRESHOLDS * repeats)
     ]
     return (head + "".join(trees) + "end of trees\n").encode()
 

@@ -66,7 +66,9 @@ class Settings:
     batch_rows: int = _setting(256, "Most rows that waiting requests are joined to in one prediction.", unit="rows", low=1)
     batch_ms: float = _setting(20.0, "Longest that one joined prediction may be expected to take.", unit="ms", low=0)
     predict_threads: int = _setting(2, "Predictions one worker runs at once off the event loop, of different versions.", low=1, high=64)
-    cache_url: str = _setting("", "URL of the Valkey or Redis for endpoints that keep their predictions there: redis://, rediss:// or unix://.")
+    cache_url: str = _setting(
+        "", "URL of the Valkey or Redis for endpoints that keep their predictions there: redis://, rediss:// or unix://.",
+    )
     cache_timeout_ms: float = _setting(
         5.0, "Longest a request waits for that Valkey; what takes longer is predicted.", unit="ms", low=0.1, high=1_000
     )
@@ -105,8 +107,10 @@ class Settings:
     retrain_cooldown_s: float = _setting(3_600.0, "Least time from one retraining to the next that an alert starts.", unit="s", low=0)
     train_timeout_s: float = _setting(3_600.0, "How long a train function may run.", unit="s", low=1)
     train_memory_bytes: int = _setting(8 << 30, "Memory a train function may use.", unit="bytes", low=1 << 26)
-    allow_code: bool = _setting(False, "Allow versions of the format 'python': code of whoever registers them, which runs here as the server.")
-    inspect_timeout_s: float = _setting(60.0, "How long loading a model, or scoring a data set with it, may take at registration.", unit="s", low=1)
+    allow_code: bool = _setting(
+        False, "Allow versions of the format 'python': code of whoever registers them, which runs here as the server."
+    )
+    inspect_timeout_s: float = _setting(60.0, "How long loading a model, or scoring a table, may take at registration.", unit="s", low=1)
     inspect_memory_bytes: int = _setting(8 << 30, "Address space that a model may use at registration.", unit="bytes", low=1 << 28)
     # fmt: on
 

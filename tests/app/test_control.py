@@ -502,8 +502,8 @@ class TestAccess:
         body = {"format": "python", "files": {"model.py": "0" * 64}}
         for role, expected in (("operator", "role 'operator', which may not admin"), ("admin", "allow_code")):
             headers = {"authorization": f"Bearer {keys.create(role, role=role)}"}
-            digest = http.ok("PUT", "/artifacts", content=b"def predict(inputs): ...", headers=headers)["digest"]
-            body["files"] = {"model.py": digest}
+            stored = http.ok("PUT", "/artifacts", content=b"def predict(inputs): ...", headers=headers)
+            body["files"] = {"model.py": stored["digest"]}
             answer = http("POST", "/api/v1/models/m/versions", json=body, headers=headers)
             assert (answer.status_code, answer.json()["code"]) == (403, "access_denied")
             assert expected in answer.json()["error"]

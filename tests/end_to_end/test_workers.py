@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slow
 WORKERS = 3
 CONNECTIONS = 9
 PAUSE_S = 0.003
-SLOW = "slow"
+SLOW, LARGE = "slow", "large"
 ROW = {"x": 0.6, "z": -0.5, "kind": "a"}
 REQUEST = {
     "inputs": [
@@ -184,6 +184,13 @@ class Site:
         self.hasty.close()
         self._database.close()
 
+    @property
+    def memory_mb(self) -> float:
+        """Of all workers together."""
+        pids = [pid for name, pid in self.installation.supervisor.pids().items() if name != "control"]
+        pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids)
+        return pages * os.sysconf("SC_PAGESIZE") / 2**20
+
     def workers(self) -> list[Worker]:
         return self._store.workers()
 
@@ -278,6 +285,20 @@ def test_no_request_fails_whatever_happens_to_other_endpoints(site: Site) -> Non
             sent.go_on()
     assert sent.retries == 0
     assert set(sent.versions) == {1}
+
+
+def test_memory_is_given_back_by_what_is_unloaded(site: Site) -> None:
+    """Two versions of some megabytes in turn, fifty times."""
+    for sign in (1.0, -1.0):
+        site.register(LARGE, toys.booster(sign=sign, repeats=1_000), kind="lightgbm")
+    site.client.create_endpoint(LARGE, LARGE)
+    used = []
+    for number in range(50):
+        site.deploy(1 + number % 2, endpoint=LARGE)
+        assert site.client.predict(LARGE, ROW).version == 1 + number % 2
+        used.append(site.memory_mb)
+    site.remove(LARGE)
+    assert max(used[-10:]) < max(used[5:15]) + 2 * WORKERS, used
 
 
 def test_a_model_that_takes_long_to_load_holds_up_nobody_else(site: Site) -> None:

@@ -109,6 +109,8 @@ def test_does_not_change_what_it_is_given(case: Case, runtime: runtimes.Runtime)
     assert_same(right, kept, 0.0)
 
 
+# Forests set the interpreter's warning filters, which are everybody's, while they predict.
+@pytest.mark.filterwarnings("ignore:`sklearn.utils.parallel.delayed` should be used with:UserWarning")
 def test_answers_several_threads_as_it_answers_one(case: Case, runtime: runtimes.Runtime) -> None:
     given = [case.rows(rows, rows) for rows in (1, 1, 2, 9, 40)]
     right = [runtimes.run(runtime, inputs) for inputs in given]

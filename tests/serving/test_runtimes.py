@@ -70,6 +70,7 @@ class TestRun:
             ([np.zeros((1, 2))], "for 2 rows"),
             ([np.zeros((2, 2))], "for 2 rows"),
             ([np.array(1.0)], "for 2 rows"),
+            ([np.array(["a", "b"], np.object_)], "output 'score' is not FP64: ValueError"),
         ],
         ids=lambda value: "" if isinstance(value, str) else str([o.shape for o in value]),
     )

@@ -67,7 +67,11 @@ async def _run(worker: ServingWorker, sockets: Sequence[socket.socket], *, setti
     connections = worker.metrics.gauge("predis_connections")
     server = HttpServer(worker.rest.handle, _http_limits(settings), on_connections=connections.set)
     await server.start(sockets)
-    grpc = await _start_grpc(worker, settings) if settings.grpc_port else None
+    try:
+        grpc = await _start_grpc(worker, settings) if settings.grpc_port else None
+    except Exception:
+        await server.drain(0.0)  # a loop with a server in it does not close
+        raise
     tidying = asyncio.create_task(worker.tidy())
     await stop.wait()
     ending = (server.drain(settings.drain_s), *([grpc.stop()] if grpc else []))

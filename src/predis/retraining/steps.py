@@ -151,7 +151,10 @@ class Steps:
         registry = self._parts.registry
         inputs = _accepting(self._job(config, built).inputs, champion.signature.inputs)
         contents = {trained["file"]: self._parts.artifacts.read(trained["digest"])}
-        with registry.open(champion) as old, registry.inspect(trained["format"], contents, inputs=inputs) as new:
+        with (
+            registry.open(champion) as old,
+            registry.inspect(trained["format"], contents, inputs=inputs) as new,
+        ):
             found = compare_auc(old.score(test), new.score(test), label=labels)
         names = ("champion_auc", "challenger_auc", "difference", "low", "high", "p_value")
         shown = {name: getattr(found, name) for name in names}

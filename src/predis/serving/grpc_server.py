@@ -102,6 +102,7 @@ class GrpcServer:
         try:
             found: int = self._server.add_insecure_port(address)
         except RuntimeError:
+            await self._server.stop(None)  # also one that has not begun holds on to the loop
             raise PortInUse(
                 f"port {port} on {host} cannot be listened on; free it, or choose another with --grpc-port"
             ) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,7 @@ def on_ray(source: Path, target: Path) -> str:
     ended = subprocess.run(
         [sys.executable, "-c", RUN, str(source), str(target)],
         cwd=ROOT,
+        env={**os.environ, "RAY_ADDRESS": "local"},
         check=True,
         capture_output=True,
         text=True,

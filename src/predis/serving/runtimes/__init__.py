@@ -65,6 +65,7 @@ def load(
     Raises:
         InvalidInput: unknown format, or the signature does not fit the model, or its score is no number.
         ModelFailure: the files are not such a model.
+        Untrusted: the files name what a model's file must not.
         MissingExtra: the library is not installed.
     """
     if kind not in _MODULES:
@@ -72,6 +73,7 @@ def load(
     runtime: Runtime = import_module(_MODULES[kind]).load(contents, signature=signature, inputs=inputs)
     found = runtime.signature
     if next(f for f in found.outputs if f.name == found.score).datatype == "BYTES":
+        runtime.close()
         raise InvalidInput(f"the score must be an output of numbers; {found.score!r} holds texts")
     return runtime
 
@@ -103,7 +105,12 @@ def _fitted(output: NDArray[Any], field: Field, *, rows: int) -> NDArray[Any]:
             f"the model answered {list(output.shape)} for {rows} rows of output {field.name!r}, "
             f"whose shape is {list(field.shape)}"
         )
-    return output.reshape(shape).astype(NUMPY_OF[field.datatype], copy=False)
+    try:
+        return output.reshape(shape).astype(NUMPY_OF[field.datatype], copy=False)
+    except (TypeError, ValueError) as error:
+        raise ModelFailure(
+            f"the model's output {field.name!r} is not {field.datatype}: {told(error)}"
+        ) from error
 
 
 def told(error: BaseException) -> str:
