@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from predis.serving.inputs import Inputs
 from predis.serving.runtimes.lightgbm import LightGBM
 
 MODEL = LightGBM(Path(os.environ["MODEL"]).read_bytes())
@@ -27,7 +28,7 @@ async def app(
     message = await receive()
     tensors = orjson.loads(message["body"])["inputs"]
     row = [LEVELS[t["name"]][t["data"][0]] if t["name"] in LEVELS else t["data"][0] for t in tensors]
-    (scores,) = MODEL.predict(np.array([row]), {})
+    (scores,) = MODEL.predict(Inputs(1, np.array([row]), {}))
     body = orjson.dumps(
         {"outputs": [{"name": "probability", "shape": [1], "datatype": "FP64", "data": scores.tolist()}]}
     )

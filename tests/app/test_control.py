@@ -144,7 +144,11 @@ def test_the_whole_api(installation: Installation, http: Http, monkeypatch: pyte
     assert [(v["version"], v["aliases"]) for v in versions] == [(2, ["newest"]), (1, [])]
     assert http.get(f"/models/{MODEL}/versions/newest")["version"] == 2
     assert http.post(f"/models/{MODEL}/versions/1/verify")["ok"] is True
-    assert [bins["name"] for bins in http.get(f"/models/{MODEL}/versions/1/profile")["bins"]] == ["x", "z", "kind"]
+    assert [bins["name"] for bins in http.get(f"/models/{MODEL}/versions/1/profile")["bins"]] == [
+        "x",
+        "z",
+        "kind",
+    ]
     moved = http.ok("PUT", f"/models/{MODEL}/aliases/tested", json={"version": "newest"})
     assert moved == {"model": MODEL, "alias": "tested", "version": 2}
 

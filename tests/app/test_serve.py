@@ -163,9 +163,12 @@ class TestServing:
         _worker, answer = run(client, grpc_port=grpc_port)
         assert answer == b"\x08\x01"  # live: true
 
-    def test_a_grpc_port_that_is_taken(self, run: Callable[..., tuple[Worker, bytes]]) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(PortInUse, match="grpc-port"):
-            run(lambda _worker, _port: b"", grpc_port=other.getsockname()[1])
+    def test_a_grpc_port_that_is_taken(self, settings: Settings) -> None:
+        """It is seen before anything is started."""
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            taken = replace(settings, http_port=free_port(), grpc_port=other.getsockname()[1])
+            with pytest.raises(PortInUse, match="--grpc-port"):
+                serve.run_serving(taken, 0)
 
     def test_a_worker_imports_no_framework(self) -> None:
         code = "import sys, predis.app.worker, predis.app.serve, predis.serving.http; print(*sys.modules)"

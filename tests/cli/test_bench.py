@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from click.testing import CliRunner, Result
 
 from predis.cli import main
-from tests.loadtest.server import in_thread, response, toy_answer
+from tests.loadtest.server import METADATA, Link, in_thread, response, toy_answer
 
 runner = CliRunner()
 QUICK = ("--duration", "0.3", "--warmup", "0", "--processes", "1", "--distinct", "4")
@@ -84,6 +86,51 @@ def test_values_may_come_from_a_file(server: str, tmp_path: Path) -> None:
     rows.write_text('{"x": 1.5, "kind": "a"}\n')
     shown = json.loads(bench(server, "--rows-from", str(rows), "--json").stdout)
     assert "rows of rows.jsonl" in shown["about"]
+
+
+def test_values_follow_the_reference_profile_where_control_has_one() -> None:
+    sent: list[float] = []
+    bins = {"name": "x", "kind": "numeric", "edges": [70.0, 80.0], "levels": []}
+
+    def answer(link: Link, request: bytes) -> None:
+        path, body = request.split(b" ", 2)[1], request.partition(b"\r\n\r\n")[2]
+        if path == b"/v2/models/toy":
+            named = {**METADATA, "parameters": {"model": "model", "version": "3"}}
+            link.write(response(json.dumps(named).encode()))
+        elif path == b"/api/v1/models/model/versions/3/profile":
+            link.write(response(json.dumps({"bins": [bins], "counts": [[0, 5, 0, 0]]}).encode()))
+        else:
+            sent.extend(json.loads(body)["inputs"][0]["data"])
+            toy_answer(link, request)
+
+    with in_thread(answer) as target:
+        url = f"http://127.0.0.1:{target.port}"
+        shown = bench(url, "--connections", "1", "--json", "--control", url)
+    assert "random values as in the training data" in json.loads(shown.stdout)["about"]
+    assert all(70 <= value <= 80 for value in sent)
+
+
+def test_grpc_goes_to_its_own_port(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: set[bytes] = set()
+
+    def infer(request: bytes, _context: grpc.ServicerContext) -> bytes:
+        asked.add(request)
+        return b""
+
+    handlers = {"ModelInfer": grpc.unary_unary_rpc_method_handler(infer)}
+    grpc_server = grpc.server(ThreadPoolExecutor(2))
+    grpc_server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("inference.GRPCInferenceService", handlers),)
+    )
+    port = grpc_server.add_insecure_port("127.0.0.1:0")
+    grpc_server.start()
+    try:
+        monkeypatch.setenv("PREDIS_GRPC_PORT", str(port))
+        (step,) = steps(bench(server, "--grpc", "--connections", "1", "--json"))
+    finally:
+        grpc_server.stop(None).wait()
+    assert step["answered"] > 0
+    assert len(asked) == 4
 
 
 def test_a_page_is_written(server: str, tmp_path: Path) -> None:

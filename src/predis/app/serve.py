@@ -43,6 +43,10 @@ def run_serving(settings: Settings, index: int) -> None:
 
     from predis.app.worker import ServingWorker
 
+    if (
+        settings.grpc_port
+    ):  # gRPC takes it itself, later; whether it is to be had is seen before anything is started
+        bind(settings.host, settings.grpc_port, shared=True).close()
     # It listens only when the Routes are read: until then the kernel gives new connections to other workers.
     bound = bind(settings.host, settings.http_port, shared=True)
     _allow_files(settings.max_connections + _OTHER_FILES)

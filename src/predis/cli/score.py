@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     type=click.Choice(["local", "ray"]),
     default="local",
     show_default=True,
-    help="Score in processes of this machine, or on the Ray cluster that RAY_ADDRESS names (without it, one of this machine).",
+    help="Score in processes of this machine, or on a Ray cluster: that of RAY_ADDRESS, or this machine's.",
 )
 @click.option("--fresh", is_flag=True, help="Forget what was scored before, and replace OUT.")
 @as_json_option

@@ -132,11 +132,12 @@ class Batcher:
         self._wake, self._aside = scheduler.wake, scheduler.aside
         self._calls: deque[Any] = deque()
         self._rows = 0
-        self.running = False  # in a thread
-        self._begun = self._expected = (
-            0.0  # of the batch in a thread: when it was handed over, and the time it is expected to take
-        )
-        self._stretch = 1.0  # how much longer than that threads have taken of late: they wait for others, and for the interpreter
+        self._most = self._joined_at_most()  # as it was when a batch was last taken
+        # Of the batch in a thread: when it was handed over, and how long it is expected to take.
+        self.running = False
+        self._begun = self._expected = 0.0
+        # How much longer than its prediction a batch has taken of late: threads wait for each other, and for the interpreter.
+        self._stretch = 1.0
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -160,19 +161,13 @@ class Batcher:
 
     def expected_wait_s(self, now: float) -> float:
         """How long a request that comes now is expected to wait for its turn."""
+        waiting, rows = 0.0, self._rows
+        if rows:
+            batches = 1 if rows <= self._most else min(len(self._calls), -(-rows // self._most))
+            waiting = self.cost.of(rows, batches=batches)
         if not self.running:
-            return self._cost_of_waiting()
-        return self._stretch * self._cost_of_waiting() + max(0.0, self._begun + self._expected - now)
-
-    def _cost_of_waiting(self) -> float:
-        if not self._rows:
-            return 0.0
-        batches = min(len(self._calls), -(-self._rows // self._most()))
-        return self.cost.of(self._rows, batches=batches)
-
-    def _most(self) -> int:
-        """Most rows that are joined."""
-        return max(1, min(self.policy.rows, self.cost.rows_within(self.policy.seconds)))
+            return waiting
+        return self._stretch * waiting + max(0.0, self._begun + self._expected - now)
 
     def work(self) -> None:
         """Predict what waits. What is left when the loop should look at its sockets again is done in its next round."""
@@ -195,17 +190,17 @@ class Batcher:
     def _back(self, batch: Batch) -> None:
         self.running = False
         took = (time.perf_counter() - self._begun) / self._expected * self._stretch
-        self._stretch += _TRUST * (max(1.0, min(took, 4.0 * self._stretch)) - self._stretch)
-        if self.cost.of(min(self._rows, self._most())) > self.policy.inline_s:
-            self.work()  # the thread does not wait for the answers to be written
-            self._done(batch)
-        else:
-            self._done(batch)
-            self.work()
+        self._stretch += _TRUST * (max(1.0, min(took, 2.0 * self._stretch)) - self._stretch)
+        self._done(batch)
+        self.work()
+
+    def _joined_at_most(self) -> int:
+        """Most rows of several requests that go together."""
+        return max(1, min(self.policy.rows, self.cost.rows_within(self.policy.seconds)))
 
     def _take(self) -> Batch | None:
         """The next calls that may go together; None where all that waited have gone or expired."""
-        most = self._most()
+        most = self._most = self._joined_at_most()
         now = time.perf_counter()
         calls: list[Any] = []
         rows = 0

@@ -151,6 +151,7 @@ class Process:
         (self.folder / "files").mkdir()
         self._socket, theirs = socket.socketpair()
         self._received = b""
+        self._stopped = False
         with theirs, (self.folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
                 [
@@ -200,9 +201,7 @@ class Process:
         return b""
 
     def close(self) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        self._stop()
         self._socket.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -219,12 +218,23 @@ class Process:
         line, _, self._received = self._received.partition(b"\n")
         return line
 
+    def _stop(self) -> None:
+        """End the process and what it started; once, for its number may soon be another's."""
+        if self._stopped:
+            return
+        self._stopped = True
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
     def _end(self) -> str:
         """How the process ended, in words."""
         try:
             code = self._process.wait(1.0)
         except subprocess.TimeoutExpired:
             return "ended in an answer that cannot be read"
+        finally:
+            self._stop()
         if code < 0:
             name = signal.Signals(-code).name
             return f"ended its process by {name}: the file is damaged, made to do harm, or needs more memory than inspect_memory_bytes"

@@ -128,7 +128,11 @@ def _paths() -> dict[str, Any]:
     for move in ("load", "unload"):
         path = f"/v2/repository/models/{{endpoint}}/{move}"
         found[path] = _post(
-            f"Have every worker {move} an endpoint.", "Nothing", body=_object(), optional=True, more=(404, 503)
+            f"Have every worker {move} an endpoint.",
+            "Nothing",
+            body=_object(),
+            optional=True,
+            more=(404, 503),
         )
     for version in ("", "/versions/{version}"):
         base = model + version

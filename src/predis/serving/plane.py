@@ -347,11 +347,15 @@ class Plane:
             Overloaded, TenantOverloaded
         """
         limits = self._admission
-        if self._finished or self._pending >= limits.pending or self._is_full(tenant):
+        if (
+            self._finished
+            or self._pending >= limits.pending
+            or (limits.tenant_pending and self._is_full(tenant))
+        ):
             self._turn()
         now = time.perf_counter()
         wait = batcher.expected_wait_s(now)
-        if self._is_full(tenant):
+        if limits.tenant_pending and self._is_full(tenant):
             raise TenantOverloaded(
                 f"more than {limits.tenant_pending} requests of tenant {tenant!r} are worked on here (setting tenant_pending)"
             )
@@ -364,8 +368,7 @@ class Plane:
         return now, wait
 
     def _is_full(self, tenant: str) -> bool:
-        most = self._admission.tenant_pending
-        return most > 0 and self._pending_of[tenant] >= most
+        return self._pending_of[tenant] >= self._admission.tenant_pending
 
     def _refused(self, call: Call, error: PredisError) -> None:
         if isinstance(error, InvalidInput):

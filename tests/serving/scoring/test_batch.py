@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from predis.errors import AlreadyExists, Conflict, InvalidInput, Unavailable
+from predis.errors import AlreadyExists, Conflict, InvalidInput, NotFound, Unavailable
 from predis.serving.scoring import Batch, Progress, pool, result, score, scorer
 from predis.serving.scoring.workspace import Workspace
 from tests.serving.scoring import killed
@@ -72,6 +72,29 @@ def test_a_folder_is_one_data_set(tmp_path: Path) -> None:
     summary = score(batch(tmp_path / "in", tmp_path / "out.parquet"))
     check(tmp_path / "out.parquet", rows)
     assert summary.files == 3
+
+
+def test_a_result_may_lie_beside_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = batch(tmp_path, tmp_path / "out.parquet")
+    write(tmp_path / "in.parquet", table(100))
+    monkeypatch.setattr(scorer, "_BATCH_ROWS", 50)
+    monkeypatch.setattr(scorer, "_PART_ROWS", 50)
+
+    class Interrupted(Progress):
+        def advance(self, rows: int) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        score(asked, Interrupted())
+    assert [score(asked).scored for _ in range(2)] == [50, 0]
+    check(tmp_path / "out.parquet", table(100))
+
+
+def test_data_are_not_scored_onto_themselves(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.parquet", table(10))
+    with pytest.raises(NotFound, match="no Parquet or CSV file"):
+        score(batch(source, source, fresh=True))
+    assert pq.read_table(source).equals(table(10))
 
 
 def test_no_rows_are_a_result_too(tmp_path: Path) -> None:
@@ -254,7 +277,7 @@ def test_a_process_that_dies_is_told_and_what_it_did_is_kept(
     with pytest.raises(Unavailable, match=r"ended on its own.*Run again to go on"):
         score(asked)
     monkeypatch.setattr(pool, "_heard", heard)
-    assert 0 < score(asked).scored <= 300_000 - 131_072
+    assert 0 < score(asked).scored <= 300_000 - 16_384
     check(tmp_path / "out.parquet", table(300_000))
 
 

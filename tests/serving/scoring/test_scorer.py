@@ -59,8 +59,16 @@ def test_wide_rows_go_in_small_batches(tmp_path: Path) -> None:
     )
     made = Job("onnx", {}, image, job(tmp_path, table(1)).data, "out.parquet")
     assert made.batch_rows == 6
-    assert made.unit_rows % 6 == 0
+    assert made.unit_rows(1_000_000, workers=1) == 124_998
     assert job(tmp_path, table(1)).batch_rows == 4_096
+
+
+@pytest.mark.parametrize(
+    ("rows", "workers", "unit"),
+    [(10, 4, 16_384), (2_000_000, 4, 61_440), (10_000_000, 4, 131_072), (10_000_000, 1, 131_072)],
+)
+def test_every_worker_gets_several_units(tmp_path: Path, rows: int, workers: int, unit: int) -> None:
+    assert job(tmp_path, table(1)).unit_rows(rows, workers=workers) == unit
 
 
 def test_a_row_is_predicted_among_the_same_rows_whoever_does_it(

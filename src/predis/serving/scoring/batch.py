@@ -76,7 +76,7 @@ def score(batch: Batch, progress: Progress | None = None) -> Summary:
     if not batch.target.lower().endswith(".parquet"):
         raise InvalidInput(f"{batch.target}: the result is a Parquet file; let its name end in .parquet")
     signature = batch.version.signature
-    data = examine(batch.source, signature.inputs, keep=batch.keep)
+    data = examine(batch.source, signature.inputs, keep=batch.keep, target=batch.target)
     job = Job(batch.version.format, batch.contents, signature, data, batch.target)
     schema = result_schema(job)
     plan = _plan(batch, job)
@@ -90,7 +90,8 @@ def score(batch: Batch, progress: Progress | None = None) -> Summary:
         todo = left(workspace.done(), data.rows)
         missing = sum(span.rows for span in todo)
         progress.begin(data.rows, done=data.rows - missing)
-        for rows in _run(batch, job, spans=units(todo, job.unit_rows)):
+        spans = units(todo, job.unit_rows(missing, workers=batch.workers))
+        for rows in _run(batch, job, spans=spans):
             progress.advance(rows)
         progress.assembling()
         assemble(workspace, plan, schema=schema)

@@ -65,19 +65,20 @@ class Data:
         return f"row {row + 1:,}"
 
 
-def examine(url: str, fields: Sequence[Field], *, keep: Sequence[str] = ()) -> Data:
+def examine(url: str, fields: Sequence[Field], *, keep: Sequence[str] = (), target: str = "") -> Data:
     """Find the files that a path, folder, pattern or URL names, and look at each.
 
     Args:
         fields: the inputs, which must be columns.
         keep: other columns to read; every column where it is ``ALL``.
+        target: where the result will be; neither it nor what it comes into being in is data, should they lie in the same folder.
 
     Raises:
         NotFound: there is no such file.
         InvalidInput: a file cannot be read, lacks a column, or has one of a type that does not go with the others'.
     """
     files, path = locate(url)
-    paths = _found(files, path)
+    paths = [each for each in _found(files, path) if not _belongs_to(target, files.unstrip_protocol(each))]
     if not paths:
         raise NotFound(f"{url}: there is no Parquet or CSV file there")
     with _named(PurePosixPath(paths[0]).name):
@@ -163,6 +164,15 @@ def _found(files: Any, path: str) -> list[str]:
     return sorted(
         each for each in found if not PurePosixPath(each).name.startswith(hidden) and not files.isdir(each)
     )
+
+
+def _belongs_to(target: str, url: str) -> bool:
+    """Whether a file is the result, or in its workspace."""
+    if not target:
+        return False
+    files, path = locate(target)
+    result = files.unstrip_protocol(path)
+    return url == result or url.startswith(f"{result}.scoring/")
 
 
 def _columns_of(field: Field, found: Sequence[str]) -> list[str]:

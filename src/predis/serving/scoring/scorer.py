@@ -27,6 +27,8 @@ _BATCH_VALUES = 1 << 20
 _BATCH_ROWS = 4_096
 # A part is written when it is large or old enough: what a kill costs is that long at most.
 _PART_ROWS = 131_072
+_UNITS_PER_WORKER = 8
+_LEAST_UNIT_ROWS = 16_384
 _PART_BYTES = 32 << 20
 _PART_S = 10.0
 
@@ -47,10 +49,10 @@ class Job:
         width = sum(each.width for each in (*self.signature.inputs, *self.signature.outputs))
         return max(1, min(_BATCH_ROWS, _BATCH_VALUES // width))
 
-    @property
-    def unit_rows(self) -> int:
-        """Rows a worker is given at once: whole batches."""
-        return max(1, _PART_ROWS // self.batch_rows) * self.batch_rows
+    def unit_rows(self, rows: int, *, workers: int) -> int:
+        """Rows a worker is given at once, of so many: whole batches, few enough that all workers end at nearly the same time."""
+        wanted = min(max(rows // (workers * _UNITS_PER_WORKER), _LEAST_UNIT_ROWS), _PART_ROWS)
+        return max(1, wanted // self.batch_rows) * self.batch_rows
 
 
 def result_schema(job: Job) -> pa.Schema:
