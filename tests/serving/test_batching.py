@@ -294,6 +294,22 @@ class TestThread:
         batcher.work()
         assert batcher.expected_wait_s(meter.now) == pytest.approx(0.02, rel=0.05)
 
+    def test_one_that_waits_no_longer(self, model: Model, desk: Desk, meter: Meter) -> None:
+        model.row_s = 0.01
+        batcher = make(model, desk)
+        calls = [call(number, number) for number in (1, 2, 3)]
+        add(batcher, calls[0])
+        batcher.work()
+        add(batcher, *calls[1:])
+        assert batcher.drop(calls[1])
+        assert not batcher.drop(calls[0])  # it is predicted
+        assert not batcher.drop(calls[1])
+        assert batcher.expected_wait_s(meter.now) == pytest.approx(0.04)
+        desk.finish_thread()
+        desk.finish_thread()
+        assert desk.batches == [[1], [3]]
+        assert batcher.idle
+
     def test_idle_or_not(self, model: Model, desk: Desk) -> None:
         model.row_s = 0.01
         batcher = make(model, desk)

@@ -603,6 +603,25 @@ class TestDeadlines:
         assert plane.pending == 0
 
     @in_loop
+    async def test_one_that_passes_while_another_is_predicted_is_told_so_then(self) -> None:
+        gate = Gate()
+        plane = gated(gate)
+        plane.find("default", "e").versions[1].cost.row_s = 0.01
+        submit = Submitted(plane)
+        submit(request(1))
+        await gate.is_entered()
+        late = submit(request(2), deadline=time.perf_counter() + 0.1)
+        patient = submit(request(3), deadline=time.perf_counter() + 60)
+        (answered,) = await submit.all(1)
+        assert answered is late
+        assert isinstance(late.error, DeadlineExceeded)
+        assert plane.pending == 2
+        gate.open.set()
+        await submit.all(3)
+        assert answer(patient) == [3]
+        assert [inputs.rows for inputs in gate.asked] == [1, 1]
+
+    @in_loop
     async def test_the_protocols_parameter(self) -> None:
         plane = ready_plane(ManualClock(), applied({1: 1.0}))
         started = time.perf_counter() - 1.0
