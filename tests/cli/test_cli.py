@@ -89,8 +89,8 @@ def test_get_answers_in_process(home: Path) -> None:
 def test_doctor_looks_at_home_disk_and_ports(home: Path) -> None:
     from tests.installation import free_ports
 
-    control, http = free_ports(2)
-    ports = ["--control-port", str(control), "--http-port", str(http)]
+    control, http, grpc = free_ports(3)
+    ports = ["--control-port", str(control), "--http-port", str(http), "--grpc-port", str(grpc)]
     shown = runner.invoke(main, ["doctor", "--home", str(home), *ports, "--json"])
     assert shown.exit_code == 0
     found = {row["what"]: row for row in json.loads(shown.stdout)}

@@ -115,6 +115,7 @@ def in_thread(answer: Answer) -> Iterator[Target]:
     finally:
         loop.call_soon_threadsafe(end.set)
         thread.join()
+        loop.run_until_complete(asyncio.sleep(0.05))  # what is aborted ends in a later turn of the loop
         loop.close()
 
 

@@ -5,6 +5,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,6 @@ def python(code: str, **given: Any) -> Inspected:
 
 
 def folders() -> set[str]:
-    import tempfile
-
     return {name for name in os.listdir(tempfile.gettempdir()) if name.startswith("predis-inspect-")}
 
 
@@ -229,6 +228,13 @@ class TestContained:
         code = "import os\nassert 'secret' not in str(dict(os.environ)), os.environ\ndef predict(inputs): return inputs['x']"
         python(code).close()
 
+    def test_temporary_files_end_with_it(self) -> None:
+        code = "import tempfile\nfile = tempfile.mkstemp(prefix='left-behind-')[1]\ndef predict(inputs): return [float(len(file))] * 2"
+        before = set(os.listdir(tempfile.gettempdir()))
+        python(code).close()
+        left = set(os.listdir(tempfile.gettempdir())) - before
+        assert not [name for name in left if name.startswith("left-behind-")]
+
     def test_files_do_not_shadow_modules(self) -> None:
         contents = {
             "model.py": b"import numpy\ndef predict(inputs): return numpy.ones(2)",
@@ -253,6 +259,19 @@ class TestEnd:
         assert folders() == before
         model.close()
 
+    @pytest.mark.parametrize("dies", [False, True])
+    def test_is_made_once(self, dies: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The number of a process that ended may be given to another: that one must not be hit."""
+        ended: list[int] = []
+        kill = os.killpg
+        monkeypatch.setattr(os, "killpg", lambda pid, number: (ended.append(pid), kill(pid, number)))
+        model = python(f"import os\ndef predict(inputs): {'os._exit(1)' if dies else 'return inputs[0]'}")
+        with pytest.raises(ModelFailure):
+            model.score(ROWS)
+        model.close()
+        model.close()
+        assert len(ended) == 1
+
     def test_when_this_process_is_killed(self) -> None:
         """Nobody is left to end it; the socket's other end is gone, and it goes too."""
         program = (
@@ -260,8 +279,6 @@ class TestEnd:
             "model = Inspector(timeout_s=60, memory_bytes=8 << 30)('lightgbm', {'m': open(sys.argv[1], 'rb').read()}, signature=None, inputs=())\n"
             "print(model._process._process.pid, flush=True)\nsys.stdin.read()"
         )
-        import tempfile
-
         with tempfile.NamedTemporaryFile() as file:
             file.write(booster_text())
             file.flush()

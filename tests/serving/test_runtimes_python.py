@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -172,6 +173,14 @@ def test_closing_forgets_code_and_files() -> None:
     assert not folder.exists()
     assert not [name for name in packages() if name.startswith(package)]
     assert str(folder) not in sys.path_importer_cache
+
+
+def test_a_forgotten_model_leaves_no_files() -> None:
+    model = load("def predict(inputs): return inputs['x']")
+    folder = Path(model.module.__file__).parent
+    del model
+    gc.collect()
+    assert not folder.exists()
 
 
 def test_loading_in_several_threads() -> None:

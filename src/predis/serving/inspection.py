@@ -42,7 +42,6 @@ _ENVIRONMENT = (
     "LANG",
     "LC_ALL",
     "TZ",
-    "TMPDIR",
     "PYTHONPATH",
     "PYTHONHOME",
     "VIRTUAL_ENV",
@@ -246,4 +245,4 @@ class Process:
 
 def _environment(folder: Path) -> dict[str, str]:
     kept = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-    return {**kept, **_THREADS, "HOME": str(folder)}
+    return {**kept, **_THREADS, "HOME": str(folder), "TMPDIR": str(folder)}

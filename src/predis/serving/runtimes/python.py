@@ -17,6 +17,7 @@ import shutil
 import sys
 import tempfile
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.machinery import ModuleSpec
@@ -44,6 +45,7 @@ class Python:
     def __init__(self, contents: Mapping[str, bytes]) -> None:
         self._package = f"_predis_model_{next(_numbers)}"
         self._folder = Path(tempfile.mkdtemp(prefix="predis-model-"))
+        self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._lock = threading.Lock()
         self._target: Any = None
         try:
@@ -86,7 +88,7 @@ class Python:
         for name in [name for name in sys.modules if name.partition(".")[0] == self._package]:
             del sys.modules[name]
         sys.path_importer_cache.pop(str(self._folder), None)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._remove()
         trim()
 
 
