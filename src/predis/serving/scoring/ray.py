@@ -6,8 +6,10 @@ files travel with the actors, so that nodes need neither the state database nor 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -33,24 +35,26 @@ def score_on_ray(job: Job, spans: Sequence[Span], *, workers: int) -> Iterator[i
     except ImportError:
         raise MissingExtra.of("ray", "ray") from None
     ours = not ray.is_initialized()
-    try:
-        if ours:
-            for name, value in _QUIET.items():
-                os.environ.setdefault(name, value)
-            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-        units = ray.data.from_items([span._asdict() for span in spans], override_num_blocks=len(spans))
-        actors = ray.data.ActorPoolStrategy(size=min(workers, len(spans)))
-        scorer: Any = _Actor
-        for done in units.map(scorer, fn_constructor_args=(ray.put(job),), compute=actors).iter_rows():
-            if done["error"]:
-                raise all_errors()[done["error"]](done["message"])
-            yield int(done["rows"])
-    except (RayError, ConnectionError) as error:
-        raise Unavailable(f"Ray failed: {error}; run again to go on") from None
-    finally:
-        if ours:
-            ray.shutdown()
+    # Ray tells of actors that end early on standard output, whatever its logging is set to; that belongs to the caller's result.
+    with contextlib.redirect_stdout(sys.stderr):
+        try:
+            if ours:
+                for name, value in _QUIET.items():
+                    os.environ.setdefault(name, value)
+                ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+            units = ray.data.from_items([span._asdict() for span in spans], override_num_blocks=len(spans))
+            actors = ray.data.ActorPoolStrategy(size=min(workers, len(spans)))
+            scorer: Any = _Actor
+            for done in units.map(scorer, fn_constructor_args=(ray.put(job),), compute=actors).iter_rows():
+                if done["error"]:
+                    raise all_errors()[done["error"]](done["message"])
+                yield int(done["rows"])
+        except (RayError, ConnectionError) as error:
+            raise Unavailable(f"Ray failed: {error}; run again to go on") from None
+        finally:
+            if ours:
+                ray.shutdown()
 
 
 class _Actor:
