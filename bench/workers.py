@@ -26,6 +26,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from predis.serving.route import Split
 from predis.serving.store import Endpoint, ServingStore
 from predis.state import Database
 from tests import toys
@@ -87,7 +88,7 @@ class Site:
         endpoint = Endpoint("default", toys.ENDPOINT, toys.MODEL, 0, {}, 0)
         with self.database.write() as connection:
             return self.store.put_route(
-                connection, endpoint, weights=weights, reason="bench", at=time.time_ns(), actor="bench"
+                connection, endpoint, route=Split(weights), reason="bench", at=time.time_ns(), actor="bench"
             ).number
 
     def follow(self, weights: dict[int, float]) -> None:

@@ -19,6 +19,7 @@ from predis.errors import (
     AlreadyExists,
     Conflict,
     InvalidInput,
+    ModelNotFound,
     Overloaded,
     PredisError,
     TooLarge,
@@ -50,6 +51,10 @@ class Reply:
 
 class Drop:
     """The server reads the request and ends the connection without a word."""
+
+
+class Cut:
+    """The server promises more than it sends."""
 
 
 class Refuse:
@@ -89,6 +94,9 @@ class Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         self.server.seen.append(Seen(self.command, self.path, headers, body, self.client_address[1]))
         if isinstance(reply, Drop):
+            self.close_connection = True
+        elif isinstance(reply, Cut):
+            self.wfile.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nonly this")
             self.close_connection = True
         else:
             self._answer(reply)
@@ -666,3 +674,58 @@ def test_alias(server: ScriptedServer, client: Client) -> None:
     client.alias("churn", "champion", version=3)
     assert (server.seen[0].method, server.seen[0].path) == ("PUT", "/api/v1/models/churn/aliases/champion")
     assert server.seen[0].json == {"version": 3}
+
+
+class TestArchives:
+    """Bodies of any size, in both directions."""
+
+    def test_a_file_whole_or_not_at_all(self, server: ScriptedServer, client: Client, tmp_path: Path) -> None:
+        server.script.extend(
+            [Reply(raw=b"x" * 300_000), Reply({"error": "no such model", "code": "model_not_found"}, 404)]
+        )
+        assert client.export_version("m", "champion", to=tmp_path / "a") == 300_000
+        assert (tmp_path / "a").read_bytes() == b"x" * 300_000
+        with pytest.raises(ModelNotFound, match="no such model"):
+            client.export_version("m", 2, to=tmp_path / "b")
+        assert [seen.path for seen in server.seen] == [
+            "/api/v1/models/m/versions/champion/archive", "/api/v1/models/m/versions/2/archive",
+        ]  # fmt: skip
+        assert [file.name for file in tmp_path.iterdir()] == ["a"]
+
+    def test_one_that_ends_in_the_middle(
+        self, server: ScriptedServer, client: Client, tmp_path: Path
+    ) -> None:
+        server.script.append(Cut())
+        with pytest.raises(Unreachable, match="stopped in the middle"):
+            client.export_version("m", 1, to=tmp_path / "a")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_file_is_sent_with_what_is_wanted(
+        self, server: ScriptedServer, client: Client, tmp_path: Path
+    ) -> None:
+        (tmp_path / "a").write_bytes(b"archive")
+        server.script.extend([Drop(), Reply({"version": 3})])
+        answer = client.import_version(tmp_path / "a", name="n", alias="", trust=True, source="http://x/?y")
+        assert answer == {"version": 3}
+        assert [(seen.path, seen.body) for seen in server.seen] == [
+            ("/api/v1/models/import?name=n&trust=True&source=http%3A%2F%2Fx%2F%3Fy", b"archive")
+        ] * 2
+
+    def test_from_one_server_to_another(self, server: ScriptedServer, client: Client) -> None:
+        server.script.extend([Reply(raw=b"y" * 200_000), Reply({"version": 1})])
+        with client.archive("m", 1) as archive:
+            assert archive.size == 200_000
+            client.import_version(archive)
+        assert server.seen[1].body == b"y" * 200_000
+        assert server.seen[1].headers["content-length"] == "200000"
+
+
+class TestKeys:
+    def test_none_is_not_the_environment_s(
+        self, server: ScriptedServer, make: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A key of this installation is not for another."""
+        monkeypatch.setenv("PREDIS_KEY", "pk_here")
+        make(server.url, key="").health()
+        make(server.url).health()
+        assert [seen.headers.get("authorization") for seen in server.seen] == [None, "Bearer pk_here"]

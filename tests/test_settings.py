@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from predis import settings
 from predis.errors import InvalidSetting
-from predis.settings import Settings, describe, load
+from predis.settings import Environment, Settings, describe, load
 
 
 @pytest.fixture(autouse=True)
@@ -167,3 +168,40 @@ class TestTable:
     @pytest.mark.parametrize("suffix", ["_ms", "_s", "_bytes", "_rows", "_days"])
     def test_a_unit_in_a_name_is_the_unit(self, suffix: str) -> None:
         assert {row.unit for row in describe() if row.name.endswith(suffix)} == {suffix.removeprefix("_")}
+
+
+class TestEnvironments:
+    def test_of_the_file(self, tmp_path: Path) -> None:
+        file = tmp_path / "predis.toml"
+        file.write_text(
+            'workers = 3\n[environments.staging]\ncontrol = "https://s:8000"\nkey_env = "KEY"\nrequires = ["verify", "served"]\n'
+            '[environments.prod]\ncontrol = "https://p:8000"\n'
+        )
+        assert settings.load(environ={}, config=file).workers == 3
+        staging = Environment(
+            name="staging", control="https://s:8000", key_env="KEY", requires=("verify", "served")
+        )
+        prod = Environment(name="prod", control="https://p:8000")
+        assert settings.environments(environ={}, config=file) == {"staging": staging, "prod": prod}
+        assert settings.environments(environ={"PREDIS_CONFIG": str(file)}).keys() == {"staging", "prod"}
+
+    def test_where_there_is_no_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        assert settings.environments(environ={}) == {}
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("environments = 3", "must be tables"),
+            ("environments.staging = 3", "must be a table of control, key_env, requires"),
+            ("[environments.staging]", "must be the URL"),
+            ('[environments.staging]\ncontrol = "x"\nkey = "pk"', "must be a table of"),
+            ('[environments.staging]\ncontrol = "x"\nrequires = "verify"', "a list of texts"),
+            ("[environments.staging]\ncontrol = 3", "control must be a text"),
+        ],
+    )
+    def test_what_is_none(self, tmp_path: Path, text: str, message: str) -> None:
+        file = tmp_path / "predis.toml"
+        file.write_text(text)
+        with pytest.raises(InvalidSetting, match=message):
+            settings.environments(environ={}, config=file)

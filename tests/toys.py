@@ -21,11 +21,12 @@ from predis.clock import ManualClock
 from predis.registry import Field, Registration, Signature
 from predis.registry.columns import encode_table
 from predis.registry.signature import PROBABILITY
+from predis.rollout.controller import Order
 from predis.rollout.store import Rollout
 from predis.serving.inspect_child import Loaded
 from predis.serving.store import Worker
 from predis.state import Database, JournalWriter
-from predis.state.records import BlockEncoder, Status
+from predis.state.records import Arm, BlockEncoder, More, Status
 from tests.toy_model import booster, scores_of
 
 TENANT, ENDPOINT, MODEL, LABEL = "default", "toy-endpoint", "toy-model", "label"
@@ -59,7 +60,7 @@ def record(
     at: int = 1_700_000_000 * SECOND,
     **other: Any,
 ) -> bytes:
-    """One request's record for the journal. ``other``: endpoint, tenant, event_at, latency_us, extra."""
+    """One request's record for the journal. ``other``: endpoint, tenant, event_at, latency_us, arm, answers, extra."""
     values = np.asarray(scores if status is Status.OK else (), np.float64)
     matrix = np.zeros((len(values), 3)) if features is None else np.asarray(features, np.float64)
     if status is not Status.OK:
@@ -71,7 +72,11 @@ def record(
         numbers=([len(values)], [at], [other.get("event_at", at)], [other.get("latency_us", 1_000)]),
         scores=values,
         features=np.ascontiguousarray(matrix),
-        extra=other.get("extra", b""),
+        more=More(
+            bytes([other.get("arm", Arm.ORDINARY)]),
+            np.asarray(other.get("answers", ()), np.float64),
+            other.get("extra", b""),
+        ),
     )
 
 
@@ -127,7 +132,7 @@ class Installation:
         self.platform.endpoints.store.beat(Worker(worker, 4_711, now, now, applied, problems))
 
     def start(self, version: int | str, *, endpoint: str = ENDPOINT, **plan: Any) -> Rollout:
-        return self.platform.rollouts.start(TENANT, endpoint, version=version, plan=plan, actor="test")
+        return self.platform.rollouts.start(TENANT, endpoint, order=Order(version, plan), actor="test")
 
     def deploy(self, version: int | str, *, endpoint: str = ENDPOINT) -> None:
         """Let a version answer everything, at once."""
@@ -161,6 +166,19 @@ class Installation:
             )
             assert self.journal.append(payload)
         return ids
+
+    def copy(self, ids: list[str], found: pa.Table, *, version: int) -> None:
+        """What a shadow made of copies of these requests, which version 1's column answered."""
+        features = encode_table(found, INPUTS)
+        answers, scores = scores_of(features[:, 0]), scores_of(features[:, 0], sign=-1.0)
+        for place, known in enumerate(ids):
+            row = slice(place, place + 1)
+            self.journal.append(
+                record(
+                    known, scores=scores[row], features=features[row], version=version, arm=Arm.SHADOW, answers=answers[row],
+                    at=self.clock.time_ns() + place,
+                )
+            )  # fmt: skip
 
     def label(self, ids: list[str], found: pa.Table, *, endpoint: str = ENDPOINT) -> None:
         labels = found.column(LABEL).to_pylist()

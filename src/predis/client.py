@@ -18,17 +18,19 @@ import select
 import time
 import uuid
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from predis.errors import InvalidInput, PredisError, Unreachable, all_errors
 
 CONTROL_URL = "http://127.0.0.1:8000"
 SERVING_URL = "http://127.0.0.1:8080"
 _PAUSE_S = 0.05
+_CHUNK = 1 << 18
 _ARTIFACTS = "/api/v1/artifacts"
 
 
@@ -52,7 +54,7 @@ class Client:
     Args:
         control: URL of the control API; ``PREDIS_CONTROL`` or loopback's port 8000 by default.
         serving: URL of the data plane; ``PREDIS_SERVING`` or loopback's port 8080 by default.
-        key: API key; ``PREDIS_KEY`` by default.
+        key: API key; ``PREDIS_KEY`` by default, empty for none.
         retry_s: how long to try again when a server does not answer or is overloaded.
 
     Raises (every method): the error of ``predis.errors`` that the server named, or ``Unreachable``.
@@ -63,16 +65,21 @@ class Client:
         control: str = "",
         serving: str = "",
         *,
-        key: str = "",
+        key: str | None = None,
         timeout_s: float = 30.0,
         retry_s: float = 15.0,
     ) -> None:
         self._control = _Server(control or os.environ.get("PREDIS_CONTROL", CONTROL_URL), timeout_s)
         self._serving = _Server(serving or os.environ.get("PREDIS_SERVING", SERVING_URL), timeout_s)
-        key = key or os.environ.get("PREDIS_KEY", "")
+        key = os.environ.get("PREDIS_KEY", "") if key is None else key
         self._headers = {"authorization": f"Bearer {key}"} if key else {}
         self._retry_s = retry_s
         self._fields: dict[str, list[dict[str, Any]]] = {}
+
+    @property
+    def url(self) -> str:
+        """Of the control API."""
+        return self._control.url
 
     def close(self) -> None:
         """Close every kept connection, of all threads."""
@@ -124,7 +131,8 @@ class Client:
         )
 
     def feedback(self, endpoint: str, labels: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-        """Send labels: mappings with ``id`` (the prediction's), ``label`` (0 or 1), and if wanted ``row`` and ``event_time``.
+        """Send labels: mappings with ``id`` (the prediction's), ``label`` (0 or 1), and if wanted ``row``, ``event_time`` and
+        ``value`` (what the case brought in or cost).
 
         Returns once they are durable: how many were received, stored, and duplicates.
         """
@@ -160,7 +168,8 @@ class Client:
         """Register a version from a file, or from all files in a folder.
 
         Args:
-            details: ``reference``, ``holdout``, ``training`` (paths of Parquet files), ``label``, ``signature``, ``lineage``, ``alias``.
+            details: ``reference``, ``holdout``, ``training`` (paths of Parquet files), ``label``, ``signature``, ``parameters``,
+                ``revision``, ``parent``, ``lineage``, ``endorsements`` (signatures by key id), ``alias``.
         """
         data = {
             k: self.upload(Path(v)) if k in ("reference", "holdout", "training") and v else v
@@ -168,7 +177,7 @@ class Client:
         }
         body = {
             "format": format,
-            "files": {name: self.upload(path) for name, path in _files_of(file).items()},
+            "files": {name: self.upload(path) for name, path in files_of(file).items()},
             **{k: v for k, v in data.items() if v},
         }
         return dict(self._api("POST", f"/models/{quote(model)}/versions", body=body))
@@ -198,6 +207,92 @@ class Client:
             )
         )
 
+    @contextmanager
+    def archive(self, model: str, version: str | int) -> Iterator[Archive]:
+        """A version as one file, read as it comes: to write it somewhere, or to give it to another client's ``import_version``."""
+        path = f"/api/v1/models/{quote(model)}/versions/{quote(str(version))}/archive"
+        with self._control.stream(path, headers=self._headers) as found:
+            yield found
+
+    def export_version(self, model: str, version: str | int, *, to: Path) -> int:
+        """Write a version's archive to a file, whole or not at all; its size in bytes."""
+        partial = to.with_name(f".{to.name}.{uuid.uuid4().hex[:8]}")
+        try:
+            with self.archive(model, version) as archive, partial.open("xb") as file:
+                while chunk := archive.read(_CHUNK):
+                    file.write(chunk)
+            partial.replace(to)
+            return archive.size
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def import_version(self, archive: Path | Archive, **wanted: str | bool) -> dict[str, Any]:
+        """Make a version of an archive; ``is_new`` is false where it was there already.
+
+        Args:
+            wanted: ``name`` (the model's, if another), ``alias``, ``trust`` (an administrator stands for a program), ``source``.
+        """
+        query = urlencode({name: str(value) for name, value in wanted.items() if value})
+        path = "/api/v1/models/import" + (f"?{query}" if query else "")
+        if isinstance(archive, Archive):
+            return dict(self._call(self._control, "POST", path=path, body=archive, size=archive.size))
+        with archive.open("rb") as file:
+            size = archive.stat().st_size
+            return dict(self._call(self._control, "POST", path=path, body=file, size=size, again=True))
+
+    def note_promotion(self, model: str, version: str | int, *, promoted: Mapping[str, Any]) -> None:
+        """Have the audit log say where a version was moved ``to``: the environment, its ``control`` URL, its ``version`` there."""
+        path = f"/models/{quote(model)}/versions/{quote(str(version))}/promotions"
+        self._api("POST", path, body=dict(promoted))
+
+    def delete_alias(self, model: str, alias: str) -> None:
+        self._api("DELETE", f"/models/{quote(model)}/aliases/{quote(alias)}")
+
+    def aliases(self, model: str) -> dict[str, int]:
+        return dict(self._api("GET", f"/models/{quote(model)}/aliases"))
+
+    def alias_history(self, model: str, *, limit: int = 200) -> list[dict[str, Any]]:
+        """Who moved which alias, when, from what to what; newest first."""
+        return list(self._api("GET", f"/models/{quote(model)}/aliases/history?limit={limit}"))
+
+    def diff(self, model: str, before: str | int, *, after: str | int) -> dict[str, Any]:
+        """What is different between two versions."""
+        query = f"before={quote(str(before))}&after={quote(str(after))}"
+        return dict(self._api("GET", f"/models/{quote(model)}/diff?{query}"))
+
+    def sign(self, model: str, version: str | int, *, endorsements: Mapping[str, str]) -> dict[str, Any]:
+        """Have signatures over a version kept, given by the ids of their keys."""
+        path = f"/models/{quote(model)}/versions/{quote(str(version))}/signatures"
+        return dict(self._api("POST", path, body={"endorsements": dict(endorsements)}, again=True))
+
+    def delete_version(self, model: str, version: int) -> None:
+        """Delete a version that nothing needs."""
+        self._api("DELETE", f"/models/{quote(model)}/versions/{version}")
+
+    def collect_garbage(
+        self, *, older_than_s: float, keep_last: int | None = None, dry_run: bool = False
+    ) -> dict[str, Any]:
+        """Delete what nothing names; what was deleted, or would be."""
+        body = {"older_than_s": older_than_s, "keep_last": keep_last, "dry_run": dry_run}
+        return dict(self._api("POST", "/garbage", body=body, again=True))
+
+    def trusted_keys(self) -> list[dict[str, Any]]:
+        return list(self._api("GET", "/trust/keys"))
+
+    def trust_key(self, name: str, public_key: str) -> dict[str, Any]:
+        """Trust signatures by this public key, in PEM."""
+        return dict(self._api("POST", "/trust/keys", body={"name": name, "public_key": public_key}))
+
+    def revoke_trusted_key(self, key: str) -> None:
+        self._api("DELETE", f"/trust/keys/{quote(key)}")
+
+    def trust_policy(self) -> dict[str, Any]:
+        return dict(self._api("GET", "/trust/policy"))
+
+    def require_signatures(self, demand: bool) -> dict[str, Any]:
+        """Demand that versions are signed, or no more."""
+        return dict(self._api("PUT", "/trust/policy", body={"require_signatures": demand}, again=True))
+
     # -- endpoints and rollouts ----------------------------------------------------------------------------------------
 
     def create_endpoint(
@@ -223,9 +318,12 @@ class Client:
         *,
         strategy: str = "canary",
         plan: Mapping[str, Any] | None = None,
+        override_freeze: bool = False,
     ) -> dict[str, Any]:
-        """Begin to move an endpoint to a version; returns the rollout."""
-        body = {"version": version, "strategy": strategy, "plan": dict(plan or {})}
+        """Begin to move an endpoint to a version; returns the rollout. An administrator may do so in a freeze window."""
+        body: dict[str, Any] = {"version": version, "strategy": strategy, "plan": dict(plan or {})}
+        if override_freeze:
+            body["override_freeze"] = True
         return dict(self._api("POST", f"/endpoints/{quote(endpoint)}/deploy", body=body))
 
     def rollouts(self, endpoint: str = "") -> list[dict[str, Any]]:
@@ -234,11 +332,51 @@ class Client:
     def rollout(self, rollout: int) -> dict[str, Any]:
         return dict(self._api("GET", f"/rollouts/{rollout}"))
 
+    def ask(self, rollout: int, wish: str, **said: Any) -> dict[str, Any]:
+        """Ask for ``promote``, ``abort``, ``pause``, ``resume``, ``approve`` or ``reject``, with a ``note`` if wanted."""
+        return dict(self._api("POST", f"/rollouts/{rollout}/{quote(wish)}", body=said, again=True))
+
     def promote(self, rollout: int) -> dict[str, Any]:
-        return dict(self._api("POST", f"/rollouts/{rollout}/promote", again=True))
+        return self.ask(rollout, "promote")
 
     def abort(self, rollout: int) -> dict[str, Any]:
-        return dict(self._api("POST", f"/rollouts/{rollout}/abort", again=True))
+        return self.ask(rollout, "abort")
+
+    def drop_segment(self, endpoint: str, when: str) -> dict[str, Any]:
+        """Answer a segment's requests as all others; returns the Route."""
+        return dict(self._api("DELETE", f"/endpoints/{quote(endpoint)}/segments?when={quote(when, safe='')}"))
+
+    def freezes(self) -> list[dict[str, Any]]:
+        return list(self._api("GET", "/freezes"))
+
+    def add_freeze(self, **window: Any) -> dict[str, Any]:
+        """A window (``starts_at`` and ``ends_at``, or ``weekly`` and ``zone``; ``endpoint``, ``reason``) in which nothing goes forward."""
+        return dict(self._api("POST", "/freezes", body=window))
+
+    def remove_freeze(self, freeze: int) -> None:
+        self._api("DELETE", f"/freezes/{freeze}")
+
+    def backtest(self, endpoint: str, candidate: str | int, **wanted: Any) -> dict[str, Any]:
+        """Begin to replay the endpoint's prediction log through a version; returns the backtest, which `show_backtest` follows.
+
+        Args:
+            wanted: ``since`` ("7d"), ``rows`` (200,000), ``threshold`` (0.5), ``baseline``.
+        """
+        body = {
+            "candidate": candidate,
+            **{name: value for name, value in wanted.items() if value is not None},
+        }
+        return dict(self._api("POST", f"/endpoints/{quote(endpoint)}/backtests", body=body))
+
+    def backtests(self, endpoint: str = "") -> list[dict[str, Any]]:
+        return list(self._api("GET", "/backtests" + (f"?endpoint={quote(endpoint)}" if endpoint else "")))
+
+    def show_backtest(self, backtest: int) -> dict[str, Any]:
+        """How far a backtest is, and its report once there is one."""
+        return dict(self._api("GET", f"/backtests/{backtest}"))
+
+    def cancel_backtest(self, backtest: int) -> dict[str, Any]:
+        return dict(self._api("POST", f"/backtests/{backtest}/cancel", again=True))
 
     # -- looking -------------------------------------------------------------------------------------------------------
 
@@ -279,7 +417,7 @@ class Client:
         method: str,
         *,
         path: str,
-        body: bytes | IO[bytes] | None = None,
+        body: _Sent = None,
         again: bool = False,
         size: int = 0,
     ) -> Any:
@@ -297,10 +435,8 @@ class Client:
             time.sleep(pause)
             pause = min(pause * 2, 1.0)
 
-    def _once(
-        self, server: _Server, method: str, *, path: str, body: bytes | IO[bytes] | None, size: int = 0
-    ) -> Any:
-        if body is not None and not isinstance(body, bytes):
+    def _once(self, server: _Server, method: str, *, path: str, body: _Sent, size: int = 0) -> Any:
+        if body is not None and not isinstance(body, bytes | Archive):
             body.seek(0)  # An earlier try may have read some of it.
         status, content = server.exchange(method, path, body=body, headers=self._headers, size=size)
         try:
@@ -312,6 +448,35 @@ class Client:
         if status >= 400:
             raise _error(document, status)
         return document
+
+
+class Archive:
+    """A version's archive on its way: its ``size`` in bytes, and what is read of it."""
+
+    def __init__(self, response: http.client.HTTPResponse, *, url: str) -> None:
+        self._response = response
+        self._url = url
+        self.size = self._left = int(response.getheader("content-length") or 0)
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most so many bytes, none at the end.
+
+        Raises:
+            Unreachable: the server ended it before its end.
+        """
+        try:
+            found = self._response.read(min(size, self._left) if size >= 0 else self._left)
+        except (OSError, http.client.HTTPException) as error:
+            raise Unreachable(f"{self._url} stopped in the middle of the archive: {error}") from error
+        self._left -= len(found)
+        if not found and self._left and size:
+            raise Unreachable(
+                f"{self._url} stopped in the middle of the archive; `predis model verify` there says whether a file is damaged"
+            )
+        return found
+
+
+_Sent = bytes | IO[bytes] | Archive | None
 
 
 class _Server:
@@ -340,7 +505,7 @@ class _Server:
             self.close()
 
     def exchange(
-        self, method: str, path: str, *, body: bytes | IO[bytes] | None, headers: Mapping[str, str], size: int
+        self, method: str, path: str, *, body: _Sent, headers: Mapping[str, str], size: int
     ) -> tuple[int, bytes]:
         """
         Raises:
@@ -367,11 +532,38 @@ class _Server:
             if not sent:
                 problem.args = (problem.args[0], "unsent")
             raise problem from error
+        except PredisError:  # of the archive that was being sent on
+            connection.close()
+            raise
         if response.will_close or not sent:
             connection.close()
         else:
             self._idle.append(connection)
         return response.status, content
+
+    @contextmanager
+    def stream(self, path: str, *, headers: Mapping[str, str]) -> Iterator[Archive]:
+        """What is at a path, read as it comes, over a connection of its own.
+
+        Raises:
+            Unreachable: no answer.
+            PredisError: the server's.
+        """
+        connection = self._make(*self._address, timeout=self._timeout_s)
+        try:
+            try:
+                connection.request("GET", self._prefix + path, headers=dict(headers))
+                response = connection.getresponse()
+                refusal = response.read() if response.status >= 400 else b""
+            except (OSError, http.client.HTTPException) as error:
+                raise Unreachable(
+                    f"no answer from {self.url}: {error or type(error).__name__}; is `predis up` running?"
+                ) from error
+            if response.status >= 400:
+                raise _error(_document(refusal), response.status)
+            yield Archive(response, url=self.url)
+        finally:
+            connection.close()
 
     def _connection(self) -> http.client.HTTPConnection:
         """A kept connection that the server has not ended meanwhile, or a new one."""
@@ -388,7 +580,7 @@ def _send(
     method: str,
     *,
     path: str,
-    body: bytes | IO[bytes] | None,
+    body: _Sent,
     headers: Mapping[str, str],
 ) -> bool:
     """Whether the whole request was sent. A server may answer before it has read all, and close: it is too large, say."""
@@ -419,7 +611,7 @@ def _tensor(field: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict
     }
 
 
-def _files_of(path: Path) -> dict[str, Path]:
+def files_of(path: Path) -> dict[str, Path]:
     """A file by its name; the files of a folder by their paths in it, without what Python and editors leave there."""
     if not path.is_dir():
         return {path.name: path}
@@ -436,6 +628,13 @@ def _json(document: Any) -> bytes:
         return json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"what was given cannot be sent as JSON: {error}") from error
+
+
+def _document(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except ValueError:
+        return None
 
 
 def _error(document: Any, status: int) -> PredisError:

@@ -17,6 +17,7 @@
     │   ├── AlreadyExists
     │   ├── RolloutInProgress   an endpoint has at most one rollout at a time
     │   └── IllegalTransition   the thing is not in a state from which that move exists
+    │   └── ChangeFrozen         nothing may go forward now: a freeze window is open
     ├── AccessDenied            the caller may not do this
     │   └── Unauthenticated     the caller did not prove who they are
     ├── Unavailable             it may work later
@@ -120,6 +121,10 @@ class RolloutInProgress(Conflict):
 
 class IllegalTransition(Conflict):
     code = "illegal_transition"
+
+
+class ChangeFrozen(Conflict):
+    code = "change_frozen"
 
 
 class AccessDenied(PredisError):

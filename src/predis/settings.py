@@ -2,6 +2,8 @@
 
 A setting is a field of ``Settings``: name, type, default, unit and help stand together, and nowhere else. Precedence, low to
 high: default, ``predis.toml`` in the working folder (or ``PREDIS_CONFIG``), ``PREDIS_<NAME>`` in the environment, flags.
+
+Beside the settings of this installation, ``predis.toml`` may name others: each ``[environments.NAME]`` is an ``Environment``.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from predis.errors import InvalidSetting
 
 ENV_PREFIX = "PREDIS_"
 CONFIG_FILE = "predis.toml"
+_ENVIRONMENTS = "environments"
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
 
@@ -131,6 +134,18 @@ class Settings:
         return self.home / "metrics"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """Another installation, to which versions are promoted: ``[environments.NAME]`` in ``predis.toml``."""
+
+    name: str
+    control: str = _setting("", "URL of its control API.")
+    key_env: str = _setting(
+        "", "Environment variable that holds an API key of it; the key itself stands in no file."
+    )
+    requires: tuple[str, ...] = _setting((), "What a version must meet here before it is moved there.")
+
+
 @dataclass(frozen=True)
 class Described:
     """One row of the settings table, as text."""
@@ -142,6 +157,42 @@ class Described:
     help: str
     environment: str
     flag: str
+
+
+def environments(
+    *, environ: Mapping[str, str] | None = None, config: Path | None = None
+) -> dict[str, Environment]:
+    """The environments of the TOML file, by name.
+
+    Raises:
+        InvalidSetting: one is not described as ``Environment`` says.
+    """
+    environ = os.environ if environ is None else environ
+    path = config or _config_path(environ)
+    found = _table(path).get(_ENVIRONMENTS, {}) if path else {}
+    if not isinstance(found, Mapping):
+        raise InvalidSetting(f"{path}: {_ENVIRONMENTS} must be tables, as in [{_ENVIRONMENTS}.staging]")
+    return {
+        name: _environment(name, entry, source=f"{path}: {_ENVIRONMENTS}.{name}")
+        for name, entry in found.items()
+    }
+
+
+def _environment(name: str, entry: Any, *, source: str) -> Environment:
+    rows = {f.name for f in fields(Environment)} - {"name"}
+    if not isinstance(entry, Mapping) or not rows >= entry.keys():
+        raise InvalidSetting(f"{source} must be a table of {', '.join(sorted(rows))}")
+    requires = entry.get("requires", [])
+    if not isinstance(requires, list) or not all(isinstance(demand, str) for demand in requires):
+        raise InvalidSetting(f"{source}.requires must be a list of texts")
+    for text in ("control", "key_env"):
+        if not isinstance(entry.get(text, ""), str):
+            raise InvalidSetting(f"{source}.{text} must be a text")
+    if not entry.get("control"):
+        raise InvalidSetting(f"{source}.control must be the URL of the environment's control API")
+    return Environment(
+        name=name, control=entry["control"], key_env=entry.get("key_env", ""), requires=tuple(requires)
+    )
 
 
 def describe() -> tuple[Described, ...]:
@@ -203,11 +254,15 @@ def _config_path(environ: Mapping[str, str]) -> Path | None:
 def _from_file(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
+    rows = ((name, value) for name, value in _table(path).items() if name != _ENVIRONMENTS)
+    return {name: _parse(name, value, source=str(path)) for name, value in rows}
+
+
+def _table(path: Path) -> dict[str, Any]:
     try:
-        table = tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise InvalidSetting(f"{path} cannot be read as TOML: {error}") from error
-    return {name: _parse(name, value, source=str(path)) for name, value in table.items()}
 
 
 def _parse(name: str, value: Any, *, source: str) -> Any:

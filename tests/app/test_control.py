@@ -152,6 +152,15 @@ def test_the_whole_api(installation: Installation, http: Http, monkeypatch: pyte
     moved = http.ok("PUT", f"/models/{MODEL}/aliases/tested", json={"version": "newest"})
     assert moved == {"model": MODEL, "alias": "tested", "version": 2}
 
+    archive = http("GET", f"/api/v1/models/{MODEL}/versions/1/archive")
+    answered.add(("get", "/api/v1/models/{model}/versions/{version}/archive"))
+    copy = http.ok("POST", "/models/import?name=copy&alias=first&source=here", content=archive.content)
+    assert (copy["model"], copy["version"], copy["is_new"]) == ("copy", 1, True)
+    assert copy["digest"] == versions[1]["digest"]
+    assert http.ok("POST", "/models/import?name=copy", content=archive.content)["is_new"] is False
+    there = {"to": "staging", "control": "https://staging", "version": 1}
+    assert http.post(f"/models/{MODEL}/versions/tested/promotions", there)["version"] == 2
+
     made = http.post("/endpoints", {"name": ENDPOINT, "model": MODEL})
     assert (made["name"], made["config"], made["route"]["weights"]) == (ENDPOINT, {}, {})
     config = {"retraining": {"train": "toy_model:train", "label": LABEL}}
@@ -208,6 +217,8 @@ def test_the_whole_api(installation: Installation, http: Http, monkeypatch: pyte
     actions = {entry["action"] for entry in http.get("/audit?limit=1000")}
     assert {
         "model.register",
+        "model.import",
+        "model.promote",
         "endpoint.create",
         "rollout.start",
         "rollout.move",

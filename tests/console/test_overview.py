@@ -11,9 +11,9 @@ import pytest
 
 from predis import __version__
 from predis.clock import ManualClock
+from predis.console.overview import BAR, BAR_S
 from predis.errors import EndpointNotFound
 from predis.monitoring.alerts import Finding, Severity
-from predis.monitoring.tally import SLOT, SLOT_S
 from predis.retraining.store import Run
 from predis.state import Database
 from predis.state.records import Status
@@ -154,12 +154,12 @@ class TestSituations:
         installation.beat()
         installation.platform.rollouts.tick()
         for seed in range(3):
-            installation.clock.advance(SLOT_S)
+            installation.clock.advance(BAR_S)
             installation.beat()
             installation.observe(toys.table(200, seed=seed, shift=1.0), version=1)
             installation.observe(toys.table(50, seed=seed), version=2, column="z")
         installation.journal.append(record("failed", status=Status.FAILED, at=installation.clock.time_ns()))
-        installation.clock.advance(SLOT_S)
+        installation.clock.advance(BAR_S)
         installation.beat()
         installation.digest()
         installation.platform.rollouts.tick()
@@ -291,35 +291,35 @@ class TestTraffic:
 
     def test_series_has_no_gaps_and_leaves_the_running_slot_out(self, installation: Installation) -> None:
         start = installation.clock.time_ns()
-        assert start % SLOT == 0
+        assert start % BAR == 0
         self.send(installation, 3)
-        installation.clock.advance(3 * SLOT_S)
+        installation.clock.advance(3 * BAR_S)
         self.send(installation, 2, status=Status.FAILED)
         assert [(s["requests"], s["failed"]) for s in only(installation)["traffic"]["series"]] == [
             (3, 0), (0, 0), (0, 0),
         ]  # fmt: skip
-        installation.clock.advance(SLOT_S)
+        installation.clock.advance(BAR_S)
         series = only(installation)["traffic"]["series"]
         assert [(s["requests"], s["failed"]) for s in series] == [(3, 0), (0, 0), (0, 0), (2, 2)]
-        assert [s["at"] * SECOND for s in series] == [start + place * SLOT for place in range(4)]
+        assert [s["at"] * SECOND for s in series] == [start + place * BAR for place in range(4)]
 
     def test_series_is_limited(self, installation: Installation) -> None:
         self.send(installation, 1)
-        installation.clock.advance(40 * SLOT_S)
+        installation.clock.advance(40 * BAR_S)
         self.send(installation, 1)
-        installation.clock.advance(40 * SLOT_S)
+        installation.clock.advance(40 * BAR_S)
         series = only(installation)["traffic"]["series"]
         assert len(series) <= 60
         assert sum(s["requests"] for s in series) == 1
-        installation.clock.advance(100 * SLOT_S)
+        installation.clock.advance(100 * BAR_S)
         assert only(installation)["traffic"]["series"] == []
 
     def test_per_second(self, installation: Installation) -> None:
         for _ in range(3):
             self.send(installation, 20)
-            installation.clock.advance(SLOT_S)
+            installation.clock.advance(BAR_S)
         assert only(installation)["traffic"]["per_second"] == 4.0
-        installation.clock.advance(10 * SLOT_S)
+        installation.clock.advance(10 * BAR_S)
         assert only(installation)["traffic"]["per_second"] == 0.0
 
     def test_latency_now_and_if_there_was_none_lately_over_everything(

@@ -272,7 +272,7 @@ class TestTraffic:
 
     def test_a_minute_and_the_running_slot(self) -> None:
         now = 1_000 * SLOT
-        assert now - checks.traffic_since(now) == 65 * SECOND
+        assert now - checks.traffic_since(now) == 61 * SECOND
         assert math.isclose(checks.TRAFFIC_S, 60)
 
 

@@ -19,6 +19,7 @@ from predis.monitoring.feedback import MAX_LABELS, Feedback
 from predis.monitoring.ingest import Ingest
 from predis.monitoring.store import MonitoringStore
 from predis.state import Database, JournalWriter
+from predis.state.records import Arm
 from predis.state.schema import feedback as feedback_table
 from predis.state.schema import labelled
 from predis.stats import binary_scores
@@ -119,6 +120,16 @@ class TestStore:
         labels = [{"id": "a", "row": row, "label": row % 2} for row in (0, 1, 2, 2)]
         assert world.feedback.store(TENANT, ENDPOINT, labels=labels)["stored"] == 3
 
+    def test_a_value_is_kept_with_the_first_label(self, world: World) -> None:
+        world.predict("a", "b", "c")
+        world.label("a", value=12.5)
+        world.label("a", value=99)
+        world.label("b", value=-3)
+        world.label("c")
+        world.feedback.mature()
+        rows = world.store.rewards(KEY, start=0, stop=9, since=0, arm=None)
+        assert [row.value for row in rows] == [12.5, -3.0, None]
+
     def test_event_time_defaults_to_now(self, world: World) -> None:
         world.label("a")
         world.label("b", event_time="2020-01-01T00:00:00Z")
@@ -181,6 +192,12 @@ class TestRefused:
             ({"id": "a", "label": 1, "row": True}, "labels[1].row"),
             ({"id": "a", "label": 1, "row": 2**31}, "labels[1].row"),
             ({"id": "a", "label": 1, "row": "0"}, "labels[1].row"),
+            ({"id": "a", "label": 1, "value": "12"}, "labels[1].value"),
+            ({"id": "a", "label": 1, "value": True}, "labels[1].value"),
+            ({"id": "a", "label": 1, "value": float("nan")}, "labels[1].value"),
+            ({"id": "a", "label": 1, "value": float("-inf")}, "labels[1].value"),
+            ({"id": "a", "label": 1, "value": 10**400}, "labels[1].value"),
+            ({"id": "a", "label": 1, "value": [1]}, "labels[1].value"),
             ({"id": "a", "label": 1, "event_time": "yesterday"}, "labels[1].event_time"),
             ({"id": "a", "label": 1, "event_time": -1}, "labels[1].event_time"),
             ({"id": "a", "label": 1, "event_time": [1]}, "labels[1].event_time"),
@@ -285,6 +302,22 @@ class TestMature:
         assert world.feedback.mature() == 0
         assert world.store.labels_since(TENANT, ENDPOINT) == {("a", 0): 1.0}
         assert world.matured() == 1
+
+    def test_labels_of_every_arm_are_numbered_together(self, world: World) -> None:
+        """A performance window is a range of numbers, whether or not requests were compared meanwhile."""
+        names = ids(40)
+        for place, name in enumerate(names):
+            world.writer.append(record(name, arm=Arm.COMPARED if place % 4 else Arm.ORDINARY))
+        world.predict()
+        for start in range(0, 40, 8):
+            world.label(*names[start : start + 8])
+            world.clock.advance(1)
+            world.feedback.mature()
+        assert (world.numbers(), world.matured()) == (list(range(40)), 40)
+        by_arm = {row["arm"]: row["matured"] for row in world.store.counters_by_arm(TENANT, ENDPOINT)}
+        assert by_arm == {Arm.ORDINARY: 10, Arm.COMPARED: 30}
+        compared = world.store.rewards(KEY, start=0, stop=40, since=0, arm=Arm.COMPARED)
+        assert len(compared) == 30
 
     def test_another_endpoints_labels_are_its_own(self, world: World) -> None:
         world.predict("a")

@@ -22,7 +22,7 @@ from predis.monitoring.store import MonitoringStore
 from predis.registry import Field, Signature, Version
 from predis.registry.signature import PROBABILITY
 from predis.state import Database, JournalWriter
-from predis.state.records import BlockEncoder, Status
+from predis.state.records import BlockEncoder, More, Status
 from tests.toys import ENDPOINT, INPUTS, SECOND, SIGNATURE, TENANT, record
 
 AGE_S = 60.0
@@ -189,7 +189,7 @@ class TestColumns:
                 numbers=([2, 0, 1], [NOON, NOON + 1, NOON + 2], [NOON - 3, NOON, NOON], [5, 6, 7]),
                 scores=np.array([0.25, 0.5, 0.75]),
                 features=np.array([[1.0, 2.0, 0.0], [3.0, 4.0, -1.0], [5.0, 6.0, 1.0]]),
-                extra=orjson.dumps([[1, 2, f"neu {name}"]]),
+                more=More(extra=orjson.dumps([[1, 2, f"neu {name}"]])),
             )
             world.writer.append(payload, 3)
         assert world.log.flush() == 6

@@ -389,6 +389,51 @@ class TestRefused:
                 registry.read_table(digest)
 
 
+class TestProvenance:
+    GIVEN: ClassVar = {
+        "parameters": {"max_depth": 6, "eta": 0.1, "booster": "gbtree", "seeded": True},
+        "revision": "4f1c2aa (dirty)",
+    }
+
+    def test_is_kept(self, register: Register, registry: Registry) -> None:
+        register()
+        version = register(**self.GIVEN, parent=1, lineage={"note": "by night"})
+        expected = {**self.GIVEN, "parent": 1, "note": "by night"}
+        assert version.lineage == expected
+        assert registry.version(TENANT, MODEL).lineage == expected
+
+    @only_sqlite
+    @pytest.mark.parametrize(
+        ("given", "error", "message"),
+        [
+            ({"parent": 2}, VersionNotFound, "no version 2"),
+            ({"parameters": {"": 1}}, InvalidInput, "parameter's name"),
+            ({"parameters": {"x" * 129: 1}}, InvalidInput, "parameter's name"),
+            ({"parameters": {"x": [1]}}, InvalidInput, "parameter 'x'"),
+            ({"parameters": {"x": math.inf}}, InvalidInput, "parameter 'x'"),
+            ({"parameters": {"x": "y" * 1_025}}, InvalidInput, "parameter 'x'"),
+            ({"parameters": {f"{n}": n for n in range(257)}}, InvalidInput, "at most 256"),
+            ({"revision": "a\0"}, InvalidInput, "revision"),
+            ({"revision": "a" * 257}, InvalidInput, "revision"),
+            ({"lineage": {"parent": 1}}, InvalidInput, "meaning of its own"),
+            ({"lineage": {"reference": "x"}}, InvalidInput, "meaning of its own"),
+            ({"lineage": {"x": "y" * 70_000}}, InvalidInput, "at most 65536 bytes"),
+        ],
+    )
+    def test_that_is_none(
+        self,
+        register: Register,
+        registry: Registry,
+        given: dict[str, Any],
+        error: type[PredisError],
+        message: str,
+    ) -> None:
+        register()
+        with pytest.raises(error, match=message):
+            register(**given)
+        assert len(registry.versions(TENANT, MODEL)) == 1
+
+
 class TestConcurrent:
     def test_numbers_are_unique(
         self, registry: Registry, artifacts: ArtifactStore, database: Database, clock: ManualClock
@@ -559,6 +604,31 @@ class TestAlias:
         with pytest.raises(InvalidInput):
             registry.alias(TENANT, MODEL, alias=alias, to=1, actor="bob")
         assert registry.aliases(TENANT, MODEL) == {}
+
+    def test_has_a_history(self, register: Register, registry: Registry, clock: ManualClock) -> None:
+        register(alias="champion")
+        register()
+        clock.advance(1.0)
+        registry.alias(TENANT, MODEL, alias="champion", to=2, actor="bob")
+        registry.delete_alias(TENANT, MODEL, alias="champion", actor="eve")
+        moves = registry.alias_moves(TENANT, MODEL)
+        assert [(m["alias"], m["from"], m["to"], m["moved_by"]) for m in moves] == [
+            ("champion", 2, None, "eve"),
+            ("champion", 1, 2, "bob"),
+            ("champion", None, 1, "alice"),
+        ]
+        assert moves[0]["moved_at"] == moves[1]["moved_at"] > moves[2]["moved_at"]
+        assert len(registry.alias_moves(TENANT, MODEL, limit=1)) == 1
+        assert registry.aliases(TENANT, MODEL) == {}
+        with pytest.raises(ModelNotFound):
+            registry.alias_moves("acme", MODEL)
+
+    def test_that_is_not_there_cannot_be_deleted(self, register: Register, registry: Registry) -> None:
+        register(alias="champion")
+        for tenant, model, error in ((TENANT, MODEL, AliasNotFound), ("acme", MODEL, ModelNotFound)):
+            with pytest.raises(error):
+                registry.delete_alias(tenant, model, alias="other", actor="bob")
+        assert len(registry.alias_moves(TENANT, MODEL)) == 1
 
     def test_the_longest(self, register: Register, registry: Registry) -> None:
         register(alias="a" * 64)

@@ -40,20 +40,17 @@ def add(database: Database, version: Version = DRAFT) -> int:
         return RegistryStore(database).add_version(connection, version)
 
 
-def point(database: Database, alias: str, version: int, *, tenant: str = "default") -> int | None:
-    store = RegistryStore(database)
+def point(database: Database, alias: str, version: int | None, *, tenant: str = "default") -> int | None:
+    row = {
+        "tenant": tenant,
+        "model": "churn",
+        "alias": alias,
+        "version": version,
+        "moved_at": 1,
+        "moved_by": "a",
+    }
     with database.write() as connection:
-        before = store.alias_now(connection, tenant, model="churn", alias=alias)
-        row = {
-            "tenant": tenant,
-            "model": "churn",
-            "alias": alias,
-            "version": version,
-            "moved_at": 1,
-            "moved_by": "a",
-        }
-        store.move_alias(connection, row)
-    return before
+        return RegistryStore(database).move_alias(connection, row)
 
 
 class TestVersions:
@@ -86,7 +83,7 @@ class TestVersions:
         with pytest.raises(RuntimeError), database.write() as connection:
             store.add_version(connection, DRAFT)
             raise RuntimeError
-        assert not store.has_model("default", "churn")
+        assert store.newest("default", "churn") is None
         assert store.versions("default", "churn") == []
         assert add(database) == 1
 
@@ -110,8 +107,8 @@ class TestModels:
 
     def test_of_another_tenant(self, database: Database, store: RegistryStore) -> None:
         add(database)
-        assert store.has_model("default", "churn")
-        assert not store.has_model("acme", "churn")
+        assert store.newest("default", "churn") == 1
+        assert store.newest("acme", "churn") is None
         assert store.version("acme", "churn", number=1) is None
         assert store.versions("acme", "churn") == []
 
@@ -128,3 +125,24 @@ class TestAliases:
         assert point(database, "champion", 5, tenant="acme") is None
         assert store.aliases("default", "churn") == {"champion": 1}
         assert store.aliases("acme", "churn") == {"champion": 5}
+
+    def test_every_move_is_noted(self, database: Database, store: RegistryStore) -> None:
+        for version in (1, 2, None, 3):
+            point(database, "champion", version)
+        point(database, "champion", 7, tenant="acme")
+        moves = [(m["before"], m["after"]) for m in store.alias_moves("default", "churn", limit=10)]
+        assert moves == [(None, 3), (2, None), (1, 2), (None, 1)]
+        assert len(store.alias_moves("default", "churn", limit=2)) == 2
+        assert store.aliases("default", "churn") == {"champion": 3}
+
+
+class TestDeleting:
+    def test_numbers_do_not_come_back(self, database: Database, store: RegistryStore) -> None:
+        for _ in range(2):
+            add(database)
+        with database.write() as connection:
+            assert store.hold(connection, "default", model="churn", number=2)
+            store.delete_version(connection, "default", model="churn", number=2)
+            assert not store.hold(connection, "default", model="churn", number=2)
+        assert store.newest("default", "churn") == 1
+        assert add(database) == 3

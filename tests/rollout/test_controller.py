@@ -14,11 +14,14 @@ import pytest
 
 from predis.clock import ManualClock
 from predis.errors import (
+    AccessDenied,
     AliasNotFound,
+    ChangeFrozen,
     Conflict,
     EndpointNotFound,
     IllegalTransition,
     InvalidInput,
+    NotFound,
     RolloutInProgress,
     RolloutNotFound,
     VersionNotFound,
@@ -26,15 +29,26 @@ from predis.errors import (
 from predis.events import RolloutEnded, RouteChanged
 from predis.monitoring.evidence import EvidenceReader, Side
 from predis.rollout import states
-from predis.rollout.controller import CHAMPION, Rollouts
+from predis.rollout.controller import CHAMPION, Order, Rollouts
+from predis.rollout.freezes import Window
+from predis.rollout.gathering import Gatherer
 from predis.rollout.states import FINAL, State
 from predis.rollout.store import Rollout, RolloutStore
 from predis.serving.store import ServingStore
 from predis.state import Database
+from predis.state.records import Arm
+from predis.stats import Moments, latency
 from tests import toys
 from tests.toys import ENDPOINT, MODEL, TENANT, Installation
 
-FAST = {"bake_s": 0.0, "min_requests": 20, "auc_gate": False}
+FAST = {
+    "bake_s": 0.0,
+    "min_requests": 20,
+    "auc_gate": False,
+    "score_gate": False,
+    "error_margin": 0.1,
+    "slow_margin": 0.1,
+}
 
 
 class Crash(Exception):
@@ -73,8 +87,8 @@ def champion(installation: Installation) -> int | None:
 def traffic(installation: Installation, count: int = 400, *, candidate: int = 2, **other: Any) -> None:
     """So many predictions of both versions, labelled."""
     table = toys.table(count, seed=int(installation.clock.monotonic_s() * 10))
-    installation.observe(table, version=1)
-    installation.observe(table, version=candidate, **other)
+    installation.observe(table, version=1, arm=Arm.COMPARED)
+    installation.observe(table, version=candidate, arm=Arm.COMPARED, **other)
 
 
 class TestStart:
@@ -108,7 +122,7 @@ class TestStart:
             (9, {}, VersionNotFound),
             ("nobody", {}, AliasNotFound),
             (1, {}, Conflict),
-            (2, {"strategy": "shadow"}, InvalidInput),
+            (2, {"strategy": "sideways"}, InvalidInput),
             (2, {"pace": 3}, InvalidInput),
         ):
             with pytest.raises(error):
@@ -168,8 +182,8 @@ class TestStart:
         assert installation.start(2).plan["slow_s"] == 0.05  # nothing measured yet
         installation.platform.rollouts.wish(TENANT, 2, wish="abort", actor="test")
         tick(installation)
-        installation.observe(toys.table(50), version=1, latency_us=100_000)
-        assert installation.start(2).plan["slow_s"] == pytest.approx(0.2, rel=0.05)
+        installation.observe(toys.table(150), version=1, latency_us=100_000)
+        assert installation.start(2).plan["slow_s"] == pytest.approx(0.1, rel=0.05)
         installation.platform.rollouts.wish(TENANT, 3, wish="abort", actor="test")
         tick(installation)
         assert installation.start(2, slow_s=0.5).plan["slow_s"] == 0.5
@@ -204,7 +218,17 @@ class TestCanary:
         found = state(installation, rollout)
         assert (found.state, installation.route()) == (State.PROMOTED, {2: 1.0})
         assert found.ended_at == installation.clock.time_ns()
-        assert [v["verdict"] for v in found.verdicts] == ["pass", "pass"]
+        assert {v["gate"]: v["verdict"] for v in found.verdicts} == {
+            "errors": "pass",
+            "latency": "pass",
+            "split": "pass",
+        }
+        assert [(m["state"], m["share"]) for m in found.moves] == [
+            ("warming", 0.0),
+            ("running", 0.2),
+            ("running", 0.6),
+            ("promoted", 1.0),
+        ]
         assert champion(installation) == 2
         assert [(event.rollout, event.state) for event in ended] == [(rollout.id, "promoted")]
         moves = [
@@ -356,6 +380,162 @@ class TestTurningBack:
             rollouts.wish(TENANT, 1, wish="abort", actor="test")
 
 
+class TestPeople:
+    @only_sqlite
+    def test_a_yes_of_somebody_else(self, installation: Installation) -> None:
+        rollouts = installation.platform.rollouts
+        rollout = installation.start(2, **FAST, approve=["start"], four_eyes=True)
+        tick(installation)
+        assert (state(installation, rollout).state, installation.route()) == (State.WAITING, {1: 1.0, 2: 0.0})
+        with pytest.raises(AccessDenied, match="somebody else than test"):
+            rollouts.wish(TENANT, rollout.id, wish="approve", actor="test")
+        with pytest.raises(AccessDenied):
+            rollouts.wish(TENANT, rollout.id, wish="promote", actor="test")
+        rollouts.wish(TENANT, rollout.id, wish="approve", actor="ada", note="looked at the backtest")
+        tick(installation)
+        assert (state(installation, rollout).state, installation.route()) == (State.RUNNING, {1: 0.9, 2: 0.1})
+        entry = next(
+            e for e in installation.platform.audit.entries(TENANT) if e["action"] == "rollout.approve"
+        )
+        assert (entry["actor"], entry["detail"]["note"]) == ("ada", "looked at the backtest")
+
+    @only_sqlite
+    def test_pause_and_resume_leave_the_route_alone(self, installation: Installation) -> None:
+        rollouts = installation.platform.rollouts
+        rollout = installation.start(2, **FAST)
+        tick(installation)
+        before = state(installation, rollout)
+        rollouts.wish(TENANT, rollout.id, wish="pause", actor="ada")
+        traffic(installation)
+        tick(installation)
+        paused = state(installation, rollout)
+        assert (paused.state, paused.route, paused.share, paused.marks) == (
+            State.PAUSED,
+            before.route,
+            0.1,
+            before.marks,
+        )
+        traffic(installation)
+        tick(installation)
+        assert state(installation, rollout).state == State.PAUSED
+        rollouts.wish(TENANT, rollout.id, wish="resume", actor="ada")
+        tick(installation)
+        again = state(installation, rollout)
+        assert (again.state, again.route, again.marks) == (State.RUNNING, before.route, before.marks)
+
+    @only_sqlite
+    def test_what_is_frozen(self, installation: Installation) -> None:
+        rollouts = installation.platform.rollouts
+        window = rollouts.freezes.add(TENANT, Window(starts_at=0, reason="end of year"), actor="ada")
+        with pytest.raises(ChangeFrozen, match="end of year"):
+            installation.start(2, **FAST)
+        order = Order(2, FAST, override_freeze=True)
+        hurried = rollouts.start(TENANT, ENDPOINT, order=order, actor="root")
+        tick(installation)
+        assert state(installation, hurried).state == State.RUNNING
+        rollouts.wish(TENANT, hurried.id, wish="abort", actor="ada")
+        tick(installation)
+        rollouts.freezes.remove(TENANT, window["id"], actor="ada")
+        rollout = installation.start(2, **FAST)
+        window = rollouts.freezes.add(TENANT, Window(endpoint=ENDPOINT, starts_at=0), actor="ada")
+        tick(installation)
+        assert "frozen" in state(installation, rollout).reason
+        with pytest.raises(ChangeFrozen):
+            rollouts.wish(TENANT, rollout.id, wish="promote", actor="test")
+        rollouts.freezes.remove(TENANT, window["id"], actor="ada")
+        tick(installation)
+        assert state(installation, rollout).state == State.RUNNING
+
+
+class TestStrategies:
+    @only_sqlite
+    def test_blue_green_keeps_the_old_side_at_hand(self, installation: Installation) -> None:
+        rollout = installation.start(2, strategy="blue-green", keep_s=60.0, min_requests=10)
+        tick(installation)
+        assert (state(installation, rollout).state, installation.route()) == (State.HOLDING, {1: 0.0, 2: 1.0})
+        assert champion(installation) == 1
+        installation.observe(toys.table(50), version=2)
+        installation.clock.advance(61)
+        tick(installation)
+        assert (state(installation, rollout).state, installation.route()) == (State.PROMOTED, {2: 1.0})
+        assert champion(installation) == 2
+
+    @only_sqlite
+    def test_an_error_burst_turns_back_within_a_look(self, installation: Installation) -> None:
+        rollout = installation.start(2, strategy="blue-green", keep_s=60.0)
+        tick(installation)
+        installation.clock.advance(3)
+        for place in range(60):
+            installation.journal.append(
+                toys.record(
+                    f"f{place}", version=2, status=toys.Status.FAILED, at=installation.clock.time_ns()
+                )
+            )
+        installation.digest()
+        tick(installation)
+        found = state(installation, rollout)
+        assert (found.state, installation.route()) == (State.ABORTED, {1: 1.0})
+        assert "of its requests of the last 2 s failed" in found.reason
+
+    @only_sqlite
+    def test_a_shadow_answers_nobody_and_is_taken_off_at_the_end(self, installation: Installation) -> None:
+        rollout = installation.start(2, **FAST, strategy="shadow", shadow_share=0.5)
+        tick(installation)
+        endpoint = installation.platform.endpoints.get(TENANT, ENDPOINT)
+        route = installation.platform.endpoints.current_route(endpoint)
+        assert (route.shadows, route.answering()) == ({2: 0.5}, (1,))
+        table = toys.table(400)
+        ids = installation.send(table, version=1)
+        installation.copy(ids, table, version=2)
+        installation.digest()
+        tick(installation)
+        found = state(installation, rollout)
+        assert (found.state, installation.route()) == (State.CONCLUDED, {1: 1.0})
+        assert "400 rows copied" in found.reason
+        assert champion(installation) == 1
+
+    @only_sqlite
+    def test_a_segment_is_moved_and_taken_off_again(self, installation: Installation) -> None:
+        where = "parameter.tier == 'gold'"
+        rollout = installation.start(2, strategy="direct", where=where)
+        tick(installation)
+        assert state(installation, rollout).state == State.PROMOTED
+        endpoint = installation.platform.endpoints.get(TENANT, ENDPOINT)
+        route = installation.platform.endpoints.current_route(endpoint)
+        assert [(s.when, s.weights) for s in route.segments] == [(where, {2: 1.0})]
+        assert (route.weights, champion(installation)) == ({1: 1.0}, 1)
+        with pytest.raises(Conflict, match="answers with version 2 already"):
+            installation.start(2, where=where)
+        installation.start(3, **FAST)  # of all others; the segment stays
+        with pytest.raises(RolloutInProgress):
+            installation.platform.rollouts.drop_segment(TENANT, ENDPOINT, when=where, actor="ada")
+        tick(installation)
+        running = installation.platform.endpoints.current_route(
+            installation.platform.endpoints.get(TENANT, ENDPOINT)
+        )
+        assert [s.when for s in running.segments] == [where]
+        installation.platform.rollouts.wish(TENANT, 3, wish="abort", actor="ada")
+        tick(installation)
+        with pytest.raises(NotFound):
+            installation.platform.rollouts.drop_segment(TENANT, ENDPOINT, when="key == 'x'", actor="ada")
+        bare = installation.platform.rollouts.drop_segment(TENANT, ENDPOINT, when=where, actor="ada")
+        assert (bare.segments, bare.weights) == ((), {1: 1.0})
+
+    @only_sqlite
+    def test_a_crash_of_workers_turns_back(self, installation: Installation) -> None:
+        rollout = installation.start(2, **FAST)
+        installation.beat("serving-1")
+        installation.beat("serving-2")
+        tick(installation)
+        installation.clock.advance(0.5)
+        for name in ("serving-1", "serving-2"):
+            installation.beat(name)
+        for _ in range(12):
+            tick(installation)  # only serving-0 goes on
+        found = state(installation, rollout)
+        assert (found.state, "2 workers died" in found.reason) == (State.ABORTED, True)
+
+
 # What ``_apply`` does, in order; a process may die before or after each.
 STAGES = (
     (ServingStore, "put_route"),
@@ -471,17 +651,37 @@ class TestCrashes:
     ) -> None:
         installation.create_endpoint("other")
         broken, fine = installation.start(2, **FAST), installation.start(3, endpoint="other")
-        real = Rollouts._evidence
+        real = Gatherer.gather
 
-        def evidence(self: Rollouts, rollout: Rollout, *arguments: Any, **named: Any) -> Any:
+        def gather(self: Gatherer, rollout: Rollout, *arguments: Any, **named: Any) -> Any:
             if rollout.id == broken.id:
                 raise InvalidInput("this one is broken")
             return real(self, rollout, *arguments, **named)
 
-        monkeypatch.setattr(Rollouts, "_evidence", evidence)
+        monkeypatch.setattr(Gatherer, "gather", gather)
         tick(installation)
         assert state(installation, broken).state == State.WARMING
         assert state(installation, fine).state == State.PROMOTED
+
+
+def random_side(rng: np.random.Generator) -> Side:
+    requests = int(rng.integers(0, 3_000))
+    failed = int(rng.binomial(requests, rng.choice([0.0, 0.01, 0.3], p=[0.45, 0.45, 0.1])))
+    rewards = Moments.of(rng.normal(rng.normal(0, 0.1), 1, 200))
+    return Side(
+        requests=requests,
+        failed=failed,
+        latency=latency.count([0.001]) * (requests - failed),
+        labels=400,
+        rewards=rewards,
+    )
+
+
+PLANS: tuple[dict[str, Any], ...] = (
+    FAST, {**FAST, "approve": ["start", "promote"]}, {**FAST, "where": "tenant == 'x'"}, {**FAST, "strategy": "shadow"},
+    {**FAST, "strategy": "blue-green", "keep_s": 1.0}, {**FAST, "strategy": "ab", "reward": "label", "max_s": 20.0},
+    {**FAST, "strategy": "bandit", "max_s": 20.0}, {"strategy": "direct"},
+)  # fmt: skip
 
 
 def test_a_random_life(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -494,22 +694,20 @@ def test_a_random_life(installation: Installation, monkeypatch: pytest.MonkeyPat
         real_move(self, connection, rollout, target=target, values=values)
         moved.append((rollout.state, target))
 
-    def evidence(*_arguments: Any, **_named: Any) -> Side:
-        requests = int(rng.integers(0, 3_000))
-        failed = int(rng.binomial(requests, rng.choice([0.0, 0.01, 0.3], p=[0.45, 0.45, 0.1])))
-        return Side(requests=requests, failed=failed, slow=0, labels=0)
+    def sides(*_arguments: Any, **_named: Any) -> tuple[Side, Side]:
+        return random_side(rng), random_side(rng)
 
     monkeypatch.setattr(RolloutStore, "move", move)
-    monkeypatch.setattr(EvidenceReader, "side", evidence)
+    monkeypatch.setattr(EvidenceReader, "sides", sides)
     ended: dict[int, Rollout] = {}
-    for _step in range(120):
+    for _step in range(250):
         rollouts = installation.platform.rollouts
         action = rng.choice(["start", "wish", "tick", "die"], p=[0.15, 0.1, 0.55, 0.2])
         with contextlib.suppress(Conflict, Crash):
             if action == "start":
-                installation.start(int(rng.integers(1, 4)), **FAST)
+                installation.start(int(rng.integers(1, 4)), **PLANS[rng.integers(len(PLANS))])
             elif action == "wish":
-                wanted = str(rng.choice(["promote", "abort"]))
+                wanted = str(rng.choice(sorted(states.WISHES)))
                 rollouts.wish(
                     TENANT, int(rng.integers(1, 1 + len(rollouts.listed(TENANT)))), wish=wanted, actor="t"
                 )
@@ -534,10 +732,11 @@ def test_a_random_life(installation: Installation, monkeypatch: pytest.MonkeyPat
             assert ended.get(rollout.id, rollout) == rollout  # what has ended stays as it is
             if rollout.ended_at is not None:
                 ended[rollout.id] = rollout
-        newest = next((r for r in rollouts.listed(TENANT) if r.state == State.PROMOTED), None)
+        everybody = (r for r in rollouts.listed(TENANT) if r.state == State.PROMOTED and not r.plan["where"])
+        newest = next(everybody, None)
         assert newest is not None
         assert champion(installation) == newest.candidate
     for source, target in moved:
         states.check(source, target)
-    assert {State.PROMOTED, State.ABORTED} <= {target for _, target in moved}
+    assert {State.PROMOTED, State.ABORTED, State.WAITING, State.HOLDING} <= {target for _, target in moved}
     assert len(ended) > 3

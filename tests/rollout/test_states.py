@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from predis.errors import IllegalTransition
-from predis.rollout.states import FINAL, STATES, TRANSITIONS, State, check
+from predis.rollout.states import FINAL, STATES, TRANSITIONS, WISHES, State, check, check_wish
 
 
 @pytest.mark.parametrize(("source", "target"), list(itertools.product(State, State)))
@@ -41,9 +41,22 @@ def test_every_state_and_move_is_explained() -> None:
     assert all(TRANSITIONS.values())
 
 
-@pytest.mark.parametrize("strange", ["", "paused", "PROMOTED"])
+@pytest.mark.parametrize("strange", ["", "resting", "PROMOTED"])
 def test_unknown_states(strange: str) -> None:
     with pytest.raises(IllegalTransition):
         check(strange, State.RUNNING)
     with pytest.raises(IllegalTransition):
         check(State.RUNNING, strange)
+
+
+def test_wishes_are_granted_in_states_that_could_and_in_no_others() -> None:
+    for wish, allowed in WISHES.items():
+        assert not allowed & FINAL
+        for state in State:
+            if state in allowed:
+                check_wish(wish, state)
+            else:
+                with pytest.raises(
+                    IllegalTransition, match="has ended" if state in FINAL else f"cannot {wish}"
+                ):
+                    check_wish(wish, state)

@@ -20,8 +20,9 @@ from tests.toys import ENDPOINT, MODEL, TENANT
 def row(**other: Any) -> dict[str, Any]:
     return {
         "tenant": TENANT, "endpoint": ENDPOINT, "model": MODEL, "baseline": 1, "candidate": 2, "state": State.WARMING, "step": 0,
-        "plan": Plan().to_dict(), "marks": {}, "route": 1, "verdicts": [], "reason": "", "wish": "", "created_at": 1,
-        "step_at": 1, "ended_at": None, "created_by": "ada", **other,
+        "share": 0.0, "plan": Plan().to_dict(), "base": {}, "marks": {}, "ledger": {}, "looks": 0, "route": 1, "verdicts": [], "moves": [],
+        "reason": "", "wish": "", "wish_by": "", "overrides_freeze": False, "created_at": 1, "began_at": None, "step_at": 1,
+        "ended_at": None, "created_by": "ada", **other,
     }  # fmt: skip
 
 
@@ -117,7 +118,8 @@ class TestMove:
 
     @pytest.mark.parametrize("final", sorted(FINAL))
     def test_a_final_state_stays(self, database: Database, final: str) -> None:
-        store, rollout = RolloutStore(database), add(database)
+        before = State.RUNNING if final == State.CONCLUDED else State.WARMING
+        store, rollout = RolloutStore(database), add(database, state=before)
         move(database, rollout, final, ended_at=9, reason="so it is")
         ended = read(database, rollout)
         for target in State:
@@ -125,23 +127,27 @@ class TestMove:
                 move(database, ended, target)
         with pytest.raises(IllegalTransition):
             move(database, rollout, State.RUNNING)
-        with pytest.raises(IllegalTransition, match="has ended"), database.write() as connection:
-            store.wish(connection, rollout, wish="abort")
-        store.note(rollout, reason="no", verdicts=[{"gate": "auc"}])
+        with pytest.raises(IllegalTransition, match="no longer"), database.write() as connection:
+            store.wish(connection, rollout, wish="abort", by="ada")
+        with pytest.raises(IllegalTransition, match="looked at meanwhile"):
+            store.note(rollout, reason="no", verdicts=[{"gate": "auc"}], ledger={})
         assert read(database, rollout) == ended
 
 
 def test_notes_and_wishes(database: Database) -> None:
     store, rollout = RolloutStore(database), add(database)
-    store.note(rollout, reason="waiting", verdicts=[{"gate": "auc", "low": -1.0}])
+    store.note(rollout, reason="waiting", verdicts=[{"gate": "auc", "low": -1.0}], ledger={"seen": [1]})
     with database.write() as connection:
-        store.wish(connection, rollout, wish="promote")
+        store.wish(connection, rollout, wish="promote", by="ada")
     found = read(database, rollout)
-    assert (found.reason, found.verdicts, found.wish) == (
-        "waiting",
-        [{"gate": "auc", "low": -1.0}],
-        "promote",
-    )
+    assert (found.reason, found.verdicts) == ("waiting", [{"gate": "auc", "low": -1.0}])
+    assert (found.wish, found.wish_by, found.ledger, found.looks) == ("promote", "ada", {"seen": [1]}, 1)
+    with pytest.raises(
+        IllegalTransition, match="looked at meanwhile"
+    ):  # the same evidence does not count twice
+        store.note(rollout, reason="waiting", verdicts=[], ledger={"seen": [2]})
+    move(database, found, State.PROMOTED, ended_at=9)
+    assert read(database, rollout).wish == ""
 
 
 def test_listed_newest_first(database: Database) -> None:
@@ -161,7 +167,7 @@ def test_listed_newest_first(database: Database) -> None:
 )
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_as_a_document(database: Database, state: str, step: int, weight: float) -> None:
-    shown = add(database, state=state, step=step, ended_at=1_700_000_000_000_000_000).to_dict()
+    shown = add(database, state=state, step=step, share=weight, ended_at=1_700_000_000_000_000_000).to_dict()
     assert (shown["weight"], shown["steps"], shown["strategy"]) == (weight, [0.1, 0.5], "canary")
     assert (shown["ended_at"], shown["ended_at_ns"]) == ("2023-11-14T22:13:20Z", 1_700_000_000_000_000_000)
     assert "marks" not in shown

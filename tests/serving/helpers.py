@@ -37,7 +37,7 @@ from predis.serving.route import Route
 from predis.serving.served import ServedVersion
 from predis.serving.wire import encode_raw
 from predis.state.engine import Database
-from predis.state.records import Block, Matrix, Status, decode
+from predis.state.records import Arm, Block, Matrix, Status, decode
 
 LIMITS = Limits(batch_rows=100, tensors=50, body_bytes=1 << 20)
 SCORE = Field("score", "FP64")
@@ -247,13 +247,15 @@ def applied(
     endpoint: str = "e",
     tenant: str = "default",
     config: Mapping[str, Any] | None = None,
+    **split: Any,
 ) -> AppliedRoute:
-    """A Route and its versions; those not given answer their own numbers."""
+    """A Route and its versions; those not given answer their own numbers. ``split``: segments, shadows, salt."""
     found = {v.number: v for v in versions}
-    for number in weights:
+    route = Route(endpoint, 1, weights, **split)
+    for number in route.versions():
         found.setdefault(number, served(number, endpoint=endpoint, tenant=tenant))
     settings = ServingConfig.from_dict(config or {})
-    return AppliedRoute(tenant, Route(endpoint, 1, weights), "m", found, settings)
+    return AppliedRoute(tenant, route, "m", found, settings)
 
 
 @dataclass(frozen=True)
@@ -271,6 +273,8 @@ class Record:
     scores: list[float]
     features: Matrix
     extra: list[list[Any]]
+    arm: Arm
+    answers: list[float]
 
 
 class ListSink:
@@ -302,7 +306,8 @@ def _records(block: Block) -> Iterable[Record]:
         yield Record(
             block.tenant, block.endpoint, block.version, name, Status(block.status[at]), int(block.received_at[at]),
             int(block.event_at[at]), int(block.latency_us[at]), block.scores[start:stop].tolist(), block.features[start:stop],
-            [[row - start, column, text] for row, column, text in texts if start <= row < stop],
+            [[row - start, column, text] for row, column, text in texts if start <= row < stop], Arm(block.arms[at]),
+            block.answers[start:stop].tolist(),
         )  # fmt: skip
         start = stop
 

@@ -39,6 +39,7 @@ from predis.serving.follower import ALIVE_S, HEARTBEAT_S, RETRY_S, Follower, Sou
 from predis.serving.inputs import Inputs
 from predis.serving.plane import AppliedRoute, Plane
 from predis.serving.protocol import decode_request
+from predis.serving.route import Segment, Split
 from predis.serving.served import ServedVersion
 from predis.serving.snapshot import Snapshot
 from predis.serving.store import Endpoint, ServingStore, Worker
@@ -145,12 +146,15 @@ class World:
     def look(self) -> bool:
         return self.follower.look()
 
-    def put(self, weights: dict[int, float], endpoint: str = "e", *, tenant: str = "default") -> None:
+    def put(
+        self, weights: dict[int, float], endpoint: str = "e", *, tenant: str = "default", **split: Any
+    ) -> None:
         """A new Route, and the endpoint if it is not there yet."""
         found = Endpoint(tenant, endpoint, "m", 0, {}, 0)
         with self.database.write() as connection:
             self.store.add_endpoint(connection, found)
-            self.store.put_route(connection, found, weights=weights, reason="", at=0, actor="test")
+            route = Split(weights, **split)
+            self.store.put_route(connection, found, route=route, reason="", at=0, actor="test")
 
     def configure(self, endpoint: str = "e", **config: Any) -> None:
         with self.database.write() as connection:
@@ -216,6 +220,23 @@ class TestApplying:
         applied = world.plane.applied("default", "e")
         assert applied is not None
         assert list(applied.route.weights) == [3, 5, 4]
+
+    @only_sqlite
+    def test_versions_of_segments_and_shadows_are_opened_too_and_let_go(self, world: World) -> None:
+        segments = (Segment("tenant == 'nobody'", {2: 1.0}),)
+        world.put({1: 1.0}, segments=segments, shadows={3: 0.5}, salt="s")
+        world.look()
+        assert {number for _, number in world.library.opened} == {1, 2, 3}
+        assert [world.answer(version=str(number)) for number in (1, 2, 3)] == [1, 2, 3]
+        applied = world.plane.applied("default", "e")
+        assert applied is not None
+        assert applied.route.split == Split({1: 1.0}, segments, {3: 0.5}, "s")
+        del applied  # it holds on to its versions
+        world.put({1: 1.0})
+        world.look()
+        world.look()
+        gc.collect()
+        assert {number for number, kept in world.library.alive.items() if kept()} == {1}
 
     @only_sqlite
     def test_versions_no_route_names_are_let_go(self, world: World) -> None:
@@ -822,7 +843,9 @@ class Installation:
 
     def put(self, weights: dict[int, float]) -> None:
         with self.database.write() as connection:
-            self.store.put_route(connection, self.endpoint, weights=weights, reason="", at=0, actor="test")
+            self.store.put_route(
+                connection, self.endpoint, route=Split(weights), reason="", at=0, actor="test"
+            )
 
     def path(self, number: int) -> Path:
         path = self.artifacts.local_path(self.versions[number - 1].files[0].digest)

@@ -21,6 +21,7 @@ from predis.serving.capture import Capture
 from predis.serving.follower import ALIVE_S, Follower, Sources
 from predis.serving.plane import Plane
 from predis.serving.repository import Repository
+from predis.serving.route import Split
 from predis.serving.served import ServedVersion
 from predis.serving.snapshot import Snapshot
 from predis.serving.store import Endpoint, ServingStore, Worker
@@ -67,7 +68,7 @@ class World:
         with self.database.write() as connection:
             self.store.add_endpoint(connection, found)
             if weights is not None:
-                self.store.put_route(connection, found, weights=weights, reason="", at=0, actor="test")
+                self.store.put_route(connection, found, route=Split(weights), reason="", at=0, actor="test")
 
     def config(self, endpoint: str = "e", tenant: str = "default") -> dict[str, Any]:
         found = self.store.endpoint(tenant, endpoint)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -50,15 +51,44 @@ class TestRun:
         assert found.tolist() == [1, 2]
 
     @pytest.mark.parametrize(
-        "error", [ValueError("bad"), RuntimeError("bad"), MemoryError("bad"), InvalidInput("bad")]
+        "error",
+        [
+            ValueError("bad"),
+            RuntimeError("bad"),
+            MemoryError("bad"),
+            InvalidInput("bad"),
+            SystemExit("bad"),
+            GeneratorExit("bad"),
+        ],
     )
-    def test_translates_whatever_the_library_raises(self, error: Exception) -> None:
+    def test_translates_whatever_the_library_raises(self, error: BaseException) -> None:
         def fail(_features: Matrix) -> list[Matrix]:
             raise error
 
         with pytest.raises(ModelFailure, match=f"{type(error).__name__}: bad") as caught:
             runtimes.run(FakeRuntime(ONE, fail), TWO)
         assert caught.value.__cause__ is error
+
+    def test_lets_whoever_is_at_the_keyboard_interrupt(self) -> None:
+        def interrupt(_features: Matrix) -> list[Matrix]:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            runtimes.run(FakeRuntime(ONE, interrupt), TWO)
+
+    @pytest.mark.parametrize("answer", [None, 0.5, [0.5], [None], [[0.5, 0.5]], ["ab"]], ids=repr)
+    def test_refuses_what_is_no_list_of_arrays(self, answer: Any) -> None:
+        with pytest.raises(ModelFailure, match="what is no list of arrays"):
+            runtimes.run(FakeRuntime(ONE, lambda _features: answer), TWO)
+
+    @pytest.mark.parametrize(
+        "values", [[10**30, 1], [math.nan, 1.0], [math.inf, 1.0], [{}, 1], [None, 1]], ids=repr
+    )
+    def test_refuses_values_that_become_no_numbers(self, values: list[Any]) -> None:
+        wanted = signature(Field("x", "FP64"), outputs=(Field("y", "INT32"),))
+        output = np.array(values, np.object_)
+        with pytest.raises(ModelFailure, match="output 'y' is not INT32"):
+            runtimes.run(FakeRuntime(wanted, lambda _features: [output]), TWO)
 
     @pytest.mark.parametrize(
         ("outputs", "says"),

@@ -9,7 +9,7 @@ import pytest
 
 from predis.registry.model import File, Version
 from predis.registry.signature import Field, Signature
-from predis.serving.route import Route
+from predis.serving.route import Route, Segment
 from predis.serving.snapshot import Remembered, Snapshot
 from predis.serving.store import Endpoint
 
@@ -33,7 +33,14 @@ VERSION = Version(
 )
 ENDPOINT = Endpoint("default", "e", "m", 4, {"a": [None, 1.5]}, 12)
 # Its order is not that of the numbers, and means something.
-ROUTE = Route("e", 4, {3: 0.75, 2: 0.25, 1: 0.0})
+ROUTE = Route(
+    "e",
+    4,
+    {3: 0.75, 2: 0.25, 1: 0.0},
+    segments=(Segment("key == 'é'", {2: 1.0}),),
+    shadows={4: 0.5},
+    salt="s",
+)
 ITEMS = [
     Remembered(ENDPOINT, ROUTE, (VERSION,)),
     Remembered(Endpoint("other", "empty", "m", 0, {}, 0), Route("empty", 0, {}), ()),
@@ -103,7 +110,9 @@ def test_a_file_that_is_not_whole_is_nothing(
     assert "cannot be read" in caplog.text
 
 
-@pytest.mark.parametrize("change", ["weights", "versions", "endpoint", "number"])
+@pytest.mark.parametrize(
+    "change", ["weights", "versions", "endpoint", "number", "segments", "shadows", "salt"]
+)
 def test_so_is_one_of_another_release(path: Path, change: str, caplog: pytest.LogCaptureFixture) -> None:
     Snapshot(path).save(ITEMS, KEYS)
     document = json.loads(path.read_text())

@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 
 from predis.errors import InvalidInput
-from predis.serving.route import Route
+from predis.serving.route import Route, Segment, Split
 from predis.serving.store import Endpoint, ServingStore, Worker
 from predis.state import Database
 
@@ -25,7 +25,7 @@ def put(
     store: ServingStore, weights: dict[int, float], *, endpoint: Endpoint = E, reason: str = "why"
 ) -> Route:
     with store._database.write() as connection:
-        return store.put_route(connection, endpoint, weights=weights, reason=reason, at=9, actor="ada")
+        return store.put_route(connection, endpoint, route=Split(weights), reason=reason, at=9, actor="ada")
 
 
 class TestEndpoints:
@@ -67,6 +67,17 @@ class TestRoutes:
         found = store.route("default", "e", number=1).weights
         assert list(found.items()) == [(10, 0.25), (9, 0.5), (2, 0.25), (1, 0.0)]
 
+    def test_segments_shadows_and_salt_are_kept_too(self, store: ServingStore, database: Database) -> None:
+        segments = (Segment("key == 'ä'", {3: 0.25, 1: 0.75}), Segment("tenant == 'x'", {2: 1.0, 1: 0.0}))
+        split = Split({10: 0.5, 9: 0.5}, segments, {8: 0.1, 4: 1.0}, "rollout 7")
+        with database.write() as connection:
+            made = store.put_route(connection, E, route=split, reason="why", at=9, actor="ada")
+        found = store.route("default", "e", number=1)
+        assert made == found
+        assert found.split == split
+        assert [list(s.weights) for s in found.segments] == [[3, 1], [2, 1]]
+        assert list(found.shadows) == [8, 4]
+
     def test_number_zero_is_the_empty_one(self, store: ServingStore) -> None:
         assert store.route("default", "e", number=0) == Route("e", 0, {})
 
@@ -77,7 +88,7 @@ class TestRoutes:
 
     def test_a_transaction_that_fails_makes_no_route(self, store: ServingStore, database: Database) -> None:
         with pytest.raises(RuntimeError), database.write() as connection:
-            store.put_route(connection, E, weights={1: 1.0}, reason="", at=0, actor="")
+            store.put_route(connection, E, route=Split({1: 1.0}), reason="", at=0, actor="")
             raise RuntimeError
         found = store.endpoint("default", "e")
         assert found is not None

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 
 from predis.state import records
-from predis.state.records import Block, BlockEncoder, Status, decode, decode_all, encode
+from predis.state.records import Arm, Block, BlockEncoder, More, Status, decode, decode_all, encode
 
 names = st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=40)
 moments = st.integers(-(2**63), 2**63 - 1)
@@ -19,11 +19,12 @@ numbers = st.floats(width=64)
 
 
 @st.composite
-def blocks(draw: st.DrawFn, columns: int | None = None) -> Block:
+def blocks(draw: st.DrawFn, columns: int | None = None, *, shadow: bool | None = None) -> Block:
     status = draw(st.lists(st.sampled_from(Status), min_size=1, max_size=6))
     n = len(status)
     rows = [draw(st.integers(0, 4)) if each is Status.OK else 0 for each in status]
     total, columns = sum(rows), draw(st.integers(0, 5)) if columns is None else columns
+    shadow = draw(st.booleans()) if shadow is None else shadow
     texts = draw(st.lists(st.tuples(st.integers(0, total - 1), st.integers(0, 9), names))) if total else []
 
     def some(values: st.SearchStrategy[Any], count: int) -> list[Any]:
@@ -35,12 +36,14 @@ def blocks(draw: st.DrawFn, columns: int | None = None) -> Block:
         version=draw(small),
         ids=some(names, n),
         status=np.array(status, np.uint8),
+        arms=np.array(some(st.sampled_from(Arm), n), np.uint8),
         rows=np.array(rows, np.uint32),
         received_at=np.array(some(moments, n), np.int64),
         event_at=np.array(some(moments, n), np.int64),
         latency_us=np.array(some(small, n), np.uint32),
         scores=np.array(some(numbers, total), np.float64),
         features=np.array(some(numbers, total * columns), np.float64).reshape(total, columns),
+        answers=np.array(some(numbers, total if shadow else 0), np.float64),
         extra=orjson.dumps(texts) if texts else b"",
     )
 
@@ -62,7 +65,7 @@ def plain(*ids: str, **changes: Any) -> Block:
     n = len(ids)
     ones = np.ones(n, np.int64)
     block = Block(
-        "default", "churn", 3, list(ids), np.zeros(n, np.uint8), ones.astype(np.uint32), ones, 2 * ones,
+        "default", "churn", 3, list(ids), np.zeros(n, np.uint8), np.zeros(n, np.uint8), ones.astype(np.uint32), ones, 2 * ones,
         3 * ones.astype(np.uint32), np.full(n, 0.5), np.tile([1.0, np.nan, -1.0], (n, 1)),
     )  # fmt: skip
     return replace(block, **changes)
@@ -89,6 +92,8 @@ class TestRoundTrip:
         assert payload.index(PLAIN.received_at.tobytes()) % 8 == 0
         assert payload.index(PLAIN.scores.tobytes()) % 8 == 0
         assert payload.index(PLAIN.features.tobytes()) % 8 == 0
+        copies = plain("a", "b", "c", answers=np.array([0.25, 0.75, 2.5]))
+        assert encode(copies).index(copies.answers.tobytes()) % 8 == 0
 
     def test_ids_of_any_alphabet(self) -> None:
         ids = ["ä" * 128, "日本語", "x" * 128, "🦉"]
@@ -116,6 +121,22 @@ class TestRoundTrip:
         )  # fmt: skip
         assert (found.scores.shape, found.features.shape) == ((0,), (0, 0))
 
+    def test_requests_are_ordinary_unless_said_otherwise(self) -> None:
+        encoder = BlockEncoder("t", "e", version=7)
+        numbers = ([1, 1], [5, 6], [7, 8], [9, 9])
+        scores, features = np.zeros(2), np.zeros((2, 1))
+        found = decode(
+            encoder.encode(["a", "b"], bytes(2), numbers=numbers, scores=scores, features=features)
+        )
+        assert (found.arms.tolist(), found.answers.shape) == ([Arm.ORDINARY] * 2, (0,))
+        more = More(bytes((Arm.COMPARED, Arm.SHADOW)), np.ones(2))
+        found = decode(
+            encoder.encode(["a", "b"], bytes(2), numbers=numbers, scores=scores, features=features, more=more)
+        )
+        assert (found.arms.tolist(), found.answers.tolist()) == ([Arm.COMPARED, Arm.SHADOW], [1.0, 1.0])
+        payload = encoder.refused("n", Status.FAILED, received_at=1, event_at=2, latency_us=3, arm=Arm.SHADOW)
+        assert decode(payload).arms.tolist() == [Arm.SHADOW]
+
     def test_features_that_were_not_captured(self) -> None:
         found = decode(encode(plain("a", "b", features=np.empty((2, 0)))))
         assert (found.scores.tolist(), found.features.shape) == ([0.5, 0.5], (2, 0))
@@ -124,13 +145,13 @@ class TestRoundTrip:
 class TestTogether:
     """Blocks of one version are put together; which payloads are none is told."""
 
-    @given(st.lists(blocks(columns=2), min_size=1, max_size=5))
+    @given(st.lists(blocks(columns=2, shadow=False), min_size=1, max_size=5))
     def test_one_after_the_other(self, parts: list[Block]) -> None:
         parts = [replace(part, tenant="t", endpoint="e", version=1) for part in parts]
         (found,), unreadable = decode_all([encode(part) for part in parts])
         assert unreadable == []
         assert found.ids == [name for part in parts for name in part.ids]
-        for name in ("status", "rows", "received_at", "event_at", "latency_us", "scores", "features"):
+        for name in ("status", "arms", "rows", "received_at", "event_at", "latency_us", "scores", "features"):
             expected = np.concatenate([getattr(part, name) for part in parts])
             assert getattr(found, name).tobytes() == expected.tobytes()
         texts = []
@@ -148,6 +169,17 @@ class TestTogether:
         found, unreadable = decode_all([encode(part) for part in parts])
         assert unreadable == []
         assert [block.ids for block in found] == [["a", "f"], ["b"], ["c"], ["d"], ["e"]]
+
+    @given(st.lists(blocks(columns=1), min_size=1, max_size=6))
+    def test_copies_keep_their_answers(self, parts: list[Block]) -> None:
+        parts = [replace(part, tenant="t", endpoint="e", version=1) for part in parts]
+        found, unreadable = decode_all([encode(part) for part in parts])
+        assert unreadable == []
+        for block, copied in ((b, len(b.answers) > 0) for b in found):
+            mine = [part for part in parts if (len(part.answers) > 0) is copied]
+            assert block.ids == [name for part in mine for name in part.ids]
+            assert block.answers.tobytes() == b"".join(part.answers.tobytes() for part in mine)
+            assert len(block.answers) == (len(block.scores) if copied else 0)
 
     def test_nothing(self) -> None:
         assert decode_all([]) == ([], [])
@@ -171,6 +203,7 @@ class TestTogether:
             plain("x", rows=np.array([2], np.uint32)),
             plain("x", status=np.array([Status.FAILED], np.uint8)),
             plain("x", status=np.array([77], np.uint8)),
+            plain("x", arms=np.array([3], np.uint8)),
             plain("x\0y"),
             plain("x", extra=b"garbage"),
             plain("x", extra=b"[[1]]"),
@@ -227,9 +260,13 @@ class TestGarbage:
         with pytest.raises(ValueError, match="of this format"):
             decode(b"\1" + encode(PLAIN)[1:])
 
+    def test_answers_to_some_of_the_rows(self) -> None:
+        with pytest.raises(ValueError, match="of this format"):
+            decode(encode(plain("a", "b", answers=np.array([0.5]))))
+
     def test_sizes_that_no_memory_holds(self) -> None:
         payload = bytearray(encode(PLAIN))
-        largest = [2**32 - 1] * 5
-        records._HEAD.pack_into(payload, 0, 2, 0, 13, 3, *largest)
+        largest = [2**32 - 1] * 6
+        records._HEAD.pack_into(payload, 0, 3, 0, 13, 3, *largest)
         with pytest.raises(ValueError, match="of this format"):
             decode(bytes(payload))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from predis.errors import InvalidInput
-from predis.stats import AucPairs, auc, compare_auc_streams, compare_rates, proportion_interval
+from predis.stats import AucPairs, auc, proportion_interval, rate_difference_interval
 
 RUNS, LOOKS = 400, 100
 
@@ -91,6 +91,12 @@ def test_the_truth_is_left_in_at_most_alpha_of_all_runs(kind: str, rate: float, 
     assert left / RUNS <= 0.1 + 2 * math.sqrt(0.1 * 0.9 / RUNS)
 
 
+def verdict_of(baseline: tuple[float, float], candidate: tuple[float, float], *, margin: float) -> str:
+    """Whether the candidate's rate is surely more than `margin` above the baseline's, surely not, or neither."""
+    low, high = rate_difference_interval(baseline, candidate, alpha=0.05)
+    return "worse" if low > margin else "not_worse" if high < margin else "undecided"
+
+
 def rate_verdicts(seed: int, base: float, candidate: float, margin: float) -> list[str]:
     """The first decided verdict of each run, looked at after every batch of 100 against 50."""
     rng = np.random.default_rng(seed)
@@ -99,12 +105,8 @@ def rate_verdicts(seed: int, base: float, candidate: float, margin: float) -> li
     for run in range(RUNS):
         verdict = "undecided"
         for look in range(LOOKS):
-            verdict = compare_rates(
-                (old[run, look], 100 * (look + 1)),
-                (new[run, look], 50 * (look + 1)),
-                alpha=0.05,
-                margin=margin,
-            ).verdict
+            sides = (old[run, look], 100 * (look + 1)), (new[run, look], 50 * (look + 1))
+            verdict = verdict_of(*sides, margin=margin)
             if verdict != "undecided":
                 break
         found.append(verdict)
@@ -132,24 +134,49 @@ def test_exact_look_at_which_a_seeded_run_is_decided() -> None:
     looks = [
         n
         for n in range(1, 5001)
-        if compare_rates((base[n - 1], n), (candidate[n - 1], n), alpha=0.05, margin=0.01).verdict == "worse"
+        if verdict_of((base[n - 1], n), (candidate[n - 1], n), margin=0.01) == "worse"
     ]
-    assert looks[0] == 1242
+    assert looks[0] == 1295
 
 
-def test_rates_without_data_are_undecided() -> None:
-    result = compare_rates((0, 0), (3, 10), alpha=0.05, margin=0.0)
-    assert math.isnan(result.baseline_rate)
-    assert result.candidate_rate == 0.3
-    assert result.verdict == "undecided"
-    nothing = compare_rates((0, 0), (0, 0), alpha=0.05, margin=0.0)
-    assert (nothing.low, nothing.high) == (-1.0, 1.0)
+def test_without_data_anything_is_possible() -> None:
+    low, high = rate_difference_interval((0, 0), (3, 10), alpha=0.05)
+    assert low < 0 < high < 1
+    assert rate_difference_interval((0, 0), (0, 0), alpha=0.05) == (-1.0, 1.0)
 
 
-def test_interval_of_the_difference_joins_both_sides() -> None:
-    result = compare_rates((10, 1000), (30, 500), alpha=0.1, margin=0.0)
-    base, candidate = proportion_interval(10, 1000, alpha=0.05), proportion_interval(30, 500, alpha=0.05)
-    assert (result.low, result.high) == (candidate[0] - base[1], candidate[1] - base[0])
+def test_interval_of_few_bad_things_is_the_exact_one() -> None:
+    interval = rate_difference_interval((10, 1000), (30, 500), alpha=0.1)
+    base, candidate = proportion_interval(10, 1000, alpha=0.025), proportion_interval(30, 500, alpha=0.025)
+    assert interval == (candidate[0] - base[1], candidate[1] - base[0])
+
+
+def test_interval_of_many_is_narrower_than_the_exact_one() -> None:
+    low, high = rate_difference_interval((700, 1000), (6300, 9000), alpha=0.05)
+    base, candidate = (
+        proportion_interval(700, 1000, alpha=0.025),
+        proportion_interval(6300, 9000, alpha=0.025),
+    )
+    assert 0 < high == pytest.approx(-low)
+    assert high < 0.75 * (candidate[1] - base[0])
+
+
+@given(
+    st.integers(0, 10**6),
+    st.integers(0, 10**6),
+    st.floats(0, 1),
+    st.floats(0, 1),
+    st.sampled_from([0.5, 0.05, 1e-6]),
+)
+def test_interval_of_the_difference_holds_the_estimate_and_mirrors(
+    n: int, m: int, first: float, second: float, alpha: float
+) -> None:
+    base, candidate = (math.floor(n * first), n), (math.floor(m * second * 2) / 2, m)
+    low, high = rate_difference_interval(base, candidate, alpha=alpha)
+    assert -1 <= low <= high <= 1
+    if n and m:
+        assert low <= candidate[0] / m - base[0] / n <= high
+    assert rate_difference_interval(candidate, base, alpha=alpha) == pytest.approx((-high, -low))
 
 
 def paired(score: object, label: object) -> AucPairs:
@@ -198,7 +225,7 @@ def test_share_of_pairs_won_estimates_the_auc() -> None:
 
 
 @pytest.mark.parametrize(("shift", "margin", "allowed"), [(0.0, 0.0, {"undecided"}), (1.5, 0.02, {"worse"})])
-def test_auc_gate_under_continuous_looking(shift: float, margin: float, allowed: set[str]) -> None:
+def test_pairs_under_continuous_looking(shift: float, margin: float, allowed: set[str]) -> None:
     """Scores in tenths, so with many ties; the candidate loses `shift` of a separation of 1.5."""
     rng = np.random.default_rng(38)
     wrong = 0
@@ -210,21 +237,12 @@ def test_auc_gate_under_continuous_looking(shift: float, margin: float, allowed:
                 label = np.arange(100) % 4 == 0
                 pairs = paired((rng.normal(size=100) + separation * label).round(1), label)
                 totals[side : side + 2] += pairs.wins, pairs.pairs
-            verdict = compare_auc_streams(
-                (totals[0], totals[1]), (totals[2], totals[3]), alpha=0.05, margin=margin
-            ).verdict
+            lost = totals[1::2] - totals[::2]
+            verdict = verdict_of((lost[0], totals[1]), (lost[1], totals[3]), margin=margin)
             if verdict != "undecided":
                 break
         wrong += verdict not in allowed
     assert wrong <= 60 * 0.05
-
-
-def test_auc_gate_decides_both_ways() -> None:
-    worse = compare_auc_streams((4000.5, 5000), (3000, 5000), alpha=0.05, margin=0.02)
-    assert (worse.baseline_auc, worse.candidate_auc, worse.verdict) == (0.8001, 0.6, "worse")
-    assert compare_auc_streams((4000, 5000), (4000, 5000), alpha=0.05, margin=0.1).verdict == "not_worse"
-    assert compare_auc_streams((4, 5), (3, 5), alpha=0.05, margin=0.1).verdict == "undecided"
-    assert math.isnan(compare_auc_streams((0, 0), (0, 0), alpha=0.05, margin=0.1).candidate_auc)
 
 
 def test_what_makes_no_sense_is_refused() -> None:
@@ -233,9 +251,9 @@ def test_what_makes_no_sense_is_refused() -> None:
             proportion_interval(successes, trials, alpha=0.05)
     with pytest.raises(InvalidInput, match="alpha"):
         proportion_interval(1, 2, alpha=1.0)
-    with pytest.raises(InvalidInput, match="margin"):
-        compare_rates((1, 2), (1, 2), alpha=0.05, margin=-0.1)
-    with pytest.raises(InvalidInput, match="margin"):
-        compare_auc_streams((1, 2), (1, 2), alpha=0.05, margin=math.nan)
+    with pytest.raises(InvalidInput, match="successes"):
+        rate_difference_interval((1, 2), (3, 2), alpha=0.05)
+    with pytest.raises(InvalidInput, match="alpha"):
+        rate_difference_interval((1, 2), (1, 2), alpha=0.0)
     with pytest.raises(InvalidInput, match="NaN"):
         paired([math.nan], [1])

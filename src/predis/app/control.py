@@ -31,6 +31,7 @@ from predis.metrics.exposition import CONTENT_TYPE
 from predis.monitoring import routes as monitoring_routes
 from predis.monitoring.alerts import Alerts
 from predis.monitoring.checks import Rules, Watched
+from predis.monitoring.evidence import EvidenceReader
 from predis.monitoring.feedback import Feedback
 from predis.monitoring.ingest import Ingest
 from predis.monitoring.log import PredictionLog
@@ -39,12 +40,17 @@ from predis.monitoring.store import MonitoringStore
 from predis.registry import Version
 from predis.registry import routes as registry_routes
 from predis.registry.registry import Inspect
+from predis.registry.transfer import Transfers
 from predis.retraining import routes as retraining_routes
 from predis.retraining.config import check_retraining
 from predis.retraining.runs import Parts as RetrainingParts
 from predis.retraining.runs import Retrainings
+from predis.retraining.store import RetrainingStore
 from predis.rollout import routes as rollout_routes
+from predis.rollout.backtest import Backtests, BacktestStore
+from predis.rollout.backtest import Parts as BacktestParts
 from predis.rollout.controller import Rollouts
+from predis.rollout.store import RolloutStore
 from predis.serving import routes as serving_routes
 from predis.serving.config import check_serving
 from predis.serving.endpoints import Endpoints
@@ -85,6 +91,7 @@ class Platform:
         self.keys = Keys(database, clock)
         self.audit = Audit(database, clock)
         self.registry = open_registry(settings, database, clock=clock, bus=self.bus, inspect=inspect)
+        self.transfers = Transfers(self.registry, self.artifacts, clock=clock)
         self.endpoints = Endpoints(database, self.registry, clock=clock)
         self.endpoints.checks += (check_retraining, check_serving)
         self._versions: dict[tuple[str, str, int], Version] = {}
@@ -110,10 +117,24 @@ class Platform:
             down_s=settings.endpoint_down_s,
         )
         self.rollouts = Rollouts(database, self.endpoints, registry=self.registry, clock=clock, bus=self.bus)
+        self.backtests = Backtests(
+            self._backtest_parts(), self.endpoints, yield_to_others=_yield_to_others
+        )
         self.retrainings = Retrainings(self._retraining_parts(), settings=settings, clock=clock, bus=self.bus)
+        self._tell_garbage_of_users()
         self.overview = Overview(self._overview_parts(), clock)
         self.bus.subscribe(AlertRaised, self.retrainings.on_alert)
         self.measures = ControlMetrics(metrics, MonitoringStore(database), bus=self.bus, clock=clock)
+
+    def _tell_garbage_of_users(self) -> None:
+        """Who uses versions and artifacts is known above the registry."""
+        runs = RetrainingStore(self.database)
+        self.registry.garbage.in_use = {
+            "the Route of an endpoint": self.endpoints.store.in_use,
+            "a rollout that has not ended": RolloutStore(self.database).in_use,
+            "a retraining run that has not ended": runs.in_use,
+        }
+        self.registry.garbage.since = (runs.since,)
 
     def watched(self, endpoint: Endpoint, version: Version) -> Watched:
         """One version as the monitor's checks see it."""
@@ -136,6 +157,7 @@ class Platform:
         ]
 
     def close(self) -> None:
+        self.backtests.close()
         self.retrainings.close()
         self.database.close()
 
@@ -153,9 +175,12 @@ class Platform:
         self.monitor.look()
 
     def _tidy(self) -> None:
-        before = self.clock.time_ns() - self.settings.prediction_days * 86_400 * NANOSECONDS
+        now = self.clock.time_ns()
+        before = now - self.settings.prediction_days * 86_400 * NANOSECONDS
+        store = MonitoringStore(self.database)
         with self.database.write() as connection:
-            MonitoringStore(self.database).forget_predictions(connection, before=before)
+            store.forget_predictions(connection, before=before)
+            store.forget_traffic(connection, before=now - round(_HOUR_S * NANOSECONDS))
         self.log.forget(before=before)
 
     def version_of(self, tenant: str, endpoint: str, *, number: int) -> Version | None:
@@ -191,6 +216,21 @@ class Platform:
             take_in=self._take_in,
         )
 
+    def _backtest_parts(self) -> BacktestParts:
+        def take_in() -> None:
+            self._take_in()
+            self.log.flush()
+
+        return BacktestParts(
+            registry=self.registry,
+            store=BacktestStore(self.database),
+            folder=self.settings.home / "log",
+            version=self.version_of,
+            take_in=take_in,
+            clock=self.clock,
+            fresh_s=self.settings.inspect_timeout_s,
+        )
+
     def _overview_parts(self) -> Parts:
         return Parts(
             registry=self.registry,
@@ -199,6 +239,7 @@ class Platform:
             alerts=self.alerts,
             monitor=self.monitor,
             store=MonitoringStore(self.database),
+            evidence=EvidenceReader(self.database),
             watched=self.watched,
             retrainings=self.retrainings.listed,
         )
@@ -219,8 +260,7 @@ class _Landscape:
         route = platform.endpoints.current_route(found)
         versions = [
             platform.version_of(tenant, endpoint, number=number)
-            for number, share in route.weights.items()
-            if share > 0
+            for number in route.answering()
         ]
         return [platform.watched(found, version) for version in versions if version is not None]
 
@@ -349,7 +389,9 @@ def _api_routers(platform: Platform) -> list[Any]:
         health,
         access_routes.router(platform.keys, platform.audit),
         registry_routes.router(platform.registry, platform.artifacts),
+        registry_routes.transfer_router(platform.transfers),
         serving_routes.router(platform.endpoints),
+        rollout_routes.backtest_router(platform.backtests),
         rollout_routes.router(platform.rollouts),
         monitoring_routes.router(platform.feedback, platform.alerts, known=platform.endpoints.get),
         retraining_routes.router(platform.retrainings),

@@ -39,6 +39,8 @@ def run_serving(settings: Settings, index: int) -> None:
     Raises:
         PortInUse
     """
+    # Workers are the parallelism. OpenMP reads this when the first model library is loaded.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     import uvloop
 
     from predis.app.worker import ServingWorker

@@ -7,7 +7,21 @@ import sys
 import click
 
 from predis import __version__
-from predis.cli import access, bench, models, operate, processes, score, watch
+from predis.cli import (
+    access,
+    backtest,
+    bench,
+    environments,
+    models,
+    move,
+    operate,
+    processes,
+    rollouts,
+    score,
+    trust,
+    upkeep,
+    watch,
+)
 from predis.errors import PredisError
 
 
@@ -47,9 +61,11 @@ for command in (
     processes.completion,
     processes.demo,
     models.model,
+    environments.promote,
     operate.endpoint,
-    operate.deploy,
-    operate.rollout,
+    rollouts.deploy,
+    rollouts.rollout,
+    rollouts.freeze,
     operate.predict,
     score.score,
     operate.feedback,
@@ -61,3 +77,18 @@ for command in (
     bench.bench,
 ):
     main.add_command(command)
+for command in (
+    trust.key,
+    trust.sign,
+    trust.policy,
+    upkeep.aliases,
+    upkeep.diff,
+    upkeep.delete,
+    upkeep.gc,
+    move.export_version,
+    move.import_version,
+    move.export_mlflow,
+    move.import_mlflow,
+):
+    models.model.add_command(command)
+rollouts.rollout.add_command(backtest.backtest)

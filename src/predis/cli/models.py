@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from predis.cli.output import as_json_option, client, remote, show_json, table
+from predis.cli.output import as_json_option, client, remote, show_json, table, waiting
+from predis.cli.provenance import git_revision, parameters_of
+from predis.cli.trust import endorsement_of
 from predis.errors import InvalidInput
 
 # As the registry has them; it takes longer to import than most commands take.
@@ -51,6 +54,22 @@ def model() -> None:
 @click.option("--training", type=_FILE, help="Parquet table it was trained on: retraining adds to it.")
 @click.option("--label", default="", help="Name of the label column in these tables.")
 @click.option("--signature", type=_FILE, help="JSON file with the signature, instead of inferring it.")
+@click.option(
+    "--param",
+    "parameters",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="What it was trained with; may be repeated.",
+)
+@click.option(
+    "--revision",
+    help="State of the code that trained it; of the git work tree you are in, where not given.",
+)
+@click.option("--no-revision", is_flag=True, help="Do not note the state of this folder's code.")
+@click.option("--parent", type=click.IntRange(min=1), help="The version of this model that it goes back to.")
+@click.option(
+    "--sign", "signing_key", type=_FILE, help="Private key to sign it with; see `predis model key`."
+)
 @click.option("--alias", default="", help="Point this alias at the new version.")
 @as_json_option
 @remote
@@ -63,12 +82,17 @@ def register(
     control: str,
     serving: str,
     key: str,
+    parameters: tuple[str, ...],
+    revision: str | None,
+    no_revision: bool,
+    signing_key: Path | None,
     **details: Any,
 ) -> None:
     """Register FILE, or a folder of files, as a new version of model NAME.
 
     \b
     predis model register churn model.onnx --reference train.parquet --label churned
+    predis model register churn model.txt --param max_depth=6 --param eta=.1 --parent 3 --sign ann.key
     """
     kind = kind or ("python" if file.is_dir() else SUFFIXES.get(file.suffix))
     if kind is None:
@@ -78,7 +102,13 @@ def register(
             details["signature"] = json.loads(details["signature"].read_text())
         except ValueError as error:
             raise InvalidInput(f"the signature is not JSON: {error}") from None
-    version = client(control, serving, key=key).register(name, file, format=kind, **details)
+    details["parameters"] = parameters_of(parameters)
+    details["revision"] = "" if no_revision else git_revision() if revision is None else revision
+    if signing_key:
+        details["endorsements"] = endorsement_of(signing_key, file, model=name, format=kind)
+    server = client(control, serving, key=key)
+    with waiting(f"registering {name}"):
+        version = server.register(name, file, format=kind, **details)
     if as_json:
         show_json(version)
         return
@@ -131,18 +161,10 @@ def show(name: str, version: str, as_json: bool, *, control: str, serving: str, 
     if as_json:
         show_json(found)
         return
-    simple = (
-        "model",
-        "version",
-        "format",
-        "digest",
-        "size_bytes",
-        "created_at",
-        "created_by",
-        "metrics",
-        "lineage",
-    )
-    table([{"what": what, "is": found[what]} for what in simple], {"": "what", "is": "is"}, empty="")
+    simple = ("model", "version", "format", "digest", "size_bytes", "metrics", "signed_by")
+    shown = [{"what": what, "is": found[what]} for what in simple]
+    shown[-1]["is"] = [f"{one['name']} ({one['key']})" for one in found["signed_by"]]
+    table([*shown, *_provenance(found)], {"": "what", "is": "is"}, empty="")
     columns = {
         "input": "name",
         "datatype": "datatype",
@@ -155,6 +177,23 @@ def show(name: str, version: str, as_json: bool, *, control: str, serving: str, 
         for field in found["signature"]["inputs"]
     ]
     table(rows, columns, empty="")
+
+
+def _provenance(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Where a version comes from, a row each: who and when, its parent, the code, the data, and whatever else its lineage says."""
+    lineage = dict(found["lineage"])
+    parent = lineage.pop("parent", None)
+    rows = {
+        "registered": f"{found['created_at']} by {found['created_by']}",
+        "parent": parent and f"{found['model']}@{parent}",
+        "retraining run": lineage.pop("retraining", None),
+        "revision": lineage.pop("revision", None),
+        "parameters": lineage.pop("parameters", None),
+        "label": lineage.pop("label", None),
+        **{f"{name} data": lineage.pop(name, None) for name in ("reference", "holdout", "training")},
+        **lineage,
+    }
+    return [{"what": what, "is": value} for what, value in rows.items() if value is not None]
 
 
 @model.command()

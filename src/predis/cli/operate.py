@@ -1,18 +1,17 @@
-"""Verbs of endpoints, rollouts and predictions."""
+"""Verbs of endpoints, predictions and feedback."""
 
 from __future__ import annotations
 
 import json
 import sys
-import time
 from typing import Any
 
 import click
 
 from predis.cli.output import as_json_option, client, remote, shares, show_json, table
+from predis.cli.rollouts import follow
 from predis.errors import InvalidInput
 
-_POLL_S = 0.2
 _PATIENCE_S = 30.0  # of verbs that stay with a rollout: control may be started again meanwhile
 
 
@@ -48,7 +47,7 @@ def create(
     server.create_endpoint(name, model, config=config)
     click.echo(f"endpoint {name} created")
     if version:
-        _follow(server, server.deploy(name, version, strategy="direct"))
+        follow(server, server.deploy(name, version, strategy="direct"))
 
 
 @endpoint.command("list")
@@ -91,6 +90,8 @@ def show(name: str, as_json: bool, *, control: str, serving: str, key: str) -> N
     rows = [
         {"what": "model", "is": found["model"]},
         {"what": "answers", "is": shares(route["weights"])},
+        *({"what": f"where {part['when']}", "is": shares(part["weights"])} for part in route["segments"]),
+        *([{"what": "shadows", "is": shares(route["shadows"])}] if route["shadows"] else []),
         {"what": "route", "is": f"{route['number']}: {route['reason']}"},
         {"what": "config", "is": json.dumps(found["config"])},
         {"what": "created", "is": found["created_at"]},
@@ -141,6 +142,20 @@ def load(name: str, *, control: str, serving: str, key: str) -> None:
     click.echo(f"endpoint {name} is being loaded")
 
 
+@endpoint.command("drop-segment")
+@click.argument("name")
+@click.argument("when", metavar="EXPRESSION")
+@remote
+def drop_segment(name: str, when: str, *, control: str, serving: str, key: str) -> None:
+    """Answer the requests of a segment of endpoint NAME as all others are.
+
+    \b
+    predis endpoint drop-segment churn "header.x_country == 'CH'"
+    """
+    route = client(control, serving, key=key).drop_segment(name, when)
+    click.echo(f"endpoint {name} answers without it since route {route['number']}")
+
+
 def _setting(change: str) -> tuple[str, Any]:
     name, sign, text = change.partition("=")
     if not sign or not name:
@@ -151,148 +166,6 @@ def _setting(change: str) -> tuple[str, Any]:
         raise InvalidInput(
             f"{name}: {text!r:.80} is not JSON ({error}); quote it: {name}='{{...}}'"
         ) from None
-
-
-@click.command()
-@click.argument("endpoint")
-@click.argument("version")
-@click.option(
-    "--strategy",
-    type=click.Choice(["canary", "direct"]),
-    default="canary",
-    show_default=True,
-    help="How to get there.",
-)
-@click.option("--steps", default="", help="Shares of a canary's steps, such as 0.05,0.25,0.5.")
-@click.option(
-    "--set",
-    "values",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Another value of the plan, such as auc_margin=0.05.",
-)
-@click.option("--wait/--no-wait", default=True, help="Stay until the rollout has ended.")
-@as_json_option
-@remote
-def deploy(
-    endpoint: str,
-    version: str,
-    *,
-    strategy: str,
-    steps: str,
-    values: tuple[str, ...],
-    wait: bool,
-    as_json: bool,
-    **where: str,
-) -> None:
-    """Move ENDPOINT to VERSION; exits with 1 where the rollout turned back.
-
-    \b
-    predis deploy churn 4
-    predis deploy churn latest --strategy direct
-    predis deploy churn 4 --steps 0.05,0.25 --set bake_s=600
-    """
-    plan: dict[str, Any] = dict(_plan_value(value) for value in values)
-    if steps:
-        plan["steps"] = [_number(part, "--steps") for part in steps.split(",")]
-    server = client(**where, patience_s=_PATIENCE_S)
-    started = server.deploy(endpoint, version, strategy=strategy, plan=plan)
-    if not wait:
-        show_json(started) if as_json else click.echo(
-            f"rollout {started['id']} to version {started['candidate']} started"
-        )
-        return
-    ended = _follow(server, started, quiet=as_json)
-    if as_json:
-        show_json(ended)
-    if ended["state"] != "promoted":
-        sys.exit(1)
-
-
-@click.group()
-def rollout() -> None:
-    """List, show, promote and abort rollouts.
-
-    \b
-    predis rollout list
-    predis rollout abort 12
-    """
-
-
-@rollout.command("list")
-@click.option("--endpoint", default="", help="Only this endpoint's.")
-@as_json_option
-@remote
-def list_rollouts(endpoint: str, as_json: bool, *, control: str, serving: str, key: str) -> None:
-    """List rollouts, newest first."""
-    rows = client(control, serving, key=key).rollouts(endpoint)
-    if as_json:
-        show_json(rows)
-        return
-    columns = {
-        "id": "id", "endpoint": "endpoint", "from": "baseline", "to": "candidate", "strategy": "strategy", "state": "state",
-        "share": "weight", "why": "reason", "started": "created_at",
-    }  # fmt: skip
-    table(rows, columns, empty="No rollouts yet. Start one: predis deploy ENDPOINT VERSION")
-
-
-@rollout.command("show")
-@click.argument("number", type=int)
-@as_json_option
-@remote
-def show_rollout(number: int, as_json: bool, *, control: str, serving: str, key: str) -> None:
-    """Show one rollout with what its gates say."""
-    found = client(control, serving, key=key).rollout(number)
-    if as_json:
-        show_json(found)
-        return
-    what = (
-        "endpoint",
-        "baseline",
-        "candidate",
-        "strategy",
-        "steps",
-        "state",
-        "step",
-        "weight",
-        "reason",
-        "created_at",
-        "ended_at",
-        "created_by",
-    )
-    table(
-        [{"what": name, "is": found[name]} for name in what],
-        {"": "what", f"rollout {number}": "is"},
-        empty="",
-    )
-    columns = {
-        "gate": "gate",
-        "verdict": "verdict",
-        "baseline": "baseline",
-        "candidate": "candidate",
-        "low": "low",
-        "high": "high",
-        "": "message",
-    }
-    table(found["verdicts"], columns, empty="No gate has spoken yet.")
-
-
-@rollout.command()
-@click.argument("number", type=int)
-@remote
-def promote(number: int, *, control: str, serving: str, key: str) -> None:
-    """Give the candidate everything, whatever the gates still wait for."""
-    server = client(control, serving, key=key, patience_s=_PATIENCE_S)
-    _follow(server, server.promote(number))
-
-
-@rollout.command()
-@click.argument("number", type=int)
-@remote
-def abort(number: int, *, control: str, serving: str, key: str) -> None:
-    """Put the baseline back."""
-    server = client(control, serving, key=key, patience_s=_PATIENCE_S)
-    _follow(server, server.abort(number))
 
 
 @click.command()
@@ -347,47 +220,26 @@ def predict(
 @click.argument("prediction")
 @click.argument("label", type=click.IntRange(0, 1))
 @click.option("--row", default=0, help="Row of a request with several, from 0.")
+@click.option("--value", type=float, help="What the case brought in or cost.")
 @remote
 def feedback(
-    endpoint: str, prediction: str, *, label: int, row: int, control: str, serving: str, key: str
+    endpoint: str,
+    prediction: str,
+    *,
+    label: int,
+    row: int,
+    value: float | None,
+    control: str,
+    serving: str,
+    key: str,
 ) -> None:
     """Tell the LABEL (0 or 1) that PREDICTION turned out to have.
 
     \b
     predis feedback churn 6f1c2a 1
+    predis feedback churn 6f1c2a 1 --value 129.90
     """
     stored = client(control, serving, key=key).feedback(
-        endpoint, [{"id": prediction, "row": row, "label": label}]
+        endpoint, [{"id": prediction, "row": row, "label": label, "value": value}]
     )
     click.echo("stored" if stored["stored"] else "this prediction has a label already; nothing was changed")
-
-
-def _follow(server: Any, rollout: dict[str, Any], *, quiet: bool = False) -> dict[str, Any]:
-    """Stay with a rollout until it ends, printing each move."""
-    said = ""
-    while True:
-        rollout = server.rollout(rollout["id"])
-        line = f"rollout {rollout['id']}: version {rollout['candidate']} {rollout['state']} at {rollout['weight']:.0%}"
-        if line != said and not quiet:
-            click.echo(line + (f": {rollout['reason']}" if rollout["ended_at"] else ""))
-            said = line
-        if rollout["ended_at"]:
-            return rollout
-        time.sleep(_POLL_S)
-
-
-def _plan_value(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise InvalidInput(f"--set takes NAME=VALUE, got {text!r}")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
-
-
-def _number(text: str, where: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise InvalidInput(f"{where} must be numbers, got {text!r}") from None

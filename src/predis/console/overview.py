@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +13,10 @@ from predis import __version__
 from predis.clock import NANOSECONDS, Clock, iso
 from predis.monitoring.alerts import Alerts
 from predis.monitoring.checks import Watched
+from predis.monitoring.evidence import EvidenceReader, Mark
 from predis.monitoring.ingest import CONSUMER
 from predis.monitoring.monitor import Monitor
 from predis.monitoring.store import MonitoringStore, Row, unpack_counts
-from predis.monitoring.tally import SLOT, SLOT_S
 from predis.registry import Registry, Version
 from predis.rollout.controller import Rollouts
 from predis.serving.endpoints import Endpoints
@@ -24,7 +25,10 @@ from predis.serving.route import Route
 from predis.serving.store import Endpoint
 from predis.stats import latency
 
-SERIES_SLOTS = 60
+# The chart has bars of several slots of traffic each.
+BAR_S = 5
+BAR = BAR_S * NANOSECONDS
+SERIES_BARS = 60
 _SHOWN_VERSIONS = 6
 _SHOWN_RESOLVED = 20
 
@@ -39,6 +43,7 @@ class Parts:
     alerts: Alerts
     monitor: Monitor
     store: MonitoringStore
+    evidence: EvidenceReader
     watched: Callable[[Endpoint, Version], Watched]
     retrainings: Callable[[str], list[dict[str, Any]]]
 
@@ -86,13 +91,32 @@ class Overview:
             "retrainings": [r for r in parts.retrainings(tenant) if endpoint in (None, r["endpoint"])][:20],
         }
 
+    def shadow(self, tenant: str, rollout: int) -> dict[str, Any] | None:
+        """How the scores of a rollout's shadow differ from the answers so far; None of one that has ended, or copies nothing.
+
+        Raises:
+            RolloutNotFound
+        """
+        found = self._parts.rollouts.get(tenant, rollout)
+        if found.plan["strategy"] != "shadow" or found.began_at is None or found.ended_at is not None:
+            return None
+        mark = Mark(**found.marks)
+        compared = self._parts.evidence.shadow(tenant, found.endpoint, version=found.candidate, mark=mark)
+        return {
+            "rows": compared.rows,
+            "flips": compared.flips,
+            "mean": compared.difference.mean if compared.rows else None,
+            "deviation": compared.difference.variance**0.5 if compared.rows > 1 else None,
+            "worst": compared.worst if compared.rows else None,
+        }
+
     def _endpoint(
         self, endpoint: Endpoint, alerts: list[dict[str, Any]], *, now: int, up: bool
     ) -> dict[str, Any]:
         store = self._parts.store
         route = self._parts.endpoints.current_route(endpoint)
         counters = store.all_counters(endpoint.tenant, endpoint.name)
-        slots = store.recent_slots(endpoint.tenant, endpoint.name, since=now - (SERIES_SLOTS + 1) * SLOT)
+        slots = store.recent_slots(endpoint.tenant, endpoint.name, since=(now // BAR - SERIES_BARS) * BAR)
         feedback = store.feedback_totals(endpoint.tenant, endpoint.name)
         versions = [
             self._version(endpoint, number, route=route, counters=counters)
@@ -170,16 +194,16 @@ def _told(alerts: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _shown(route: Route, counters: list[Row]) -> list[int]:
     """Versions of the Route first, by weight, then the newest that answered before."""
-    serving = sorted(route.weights, key=lambda number: -route.weights[number])
-    earlier = sorted(
-        (row["version"] for row in counters if row["version"] not in route.weights), reverse=True
-    )
+    serving = sorted(route.versions(), key=lambda number: -route.weights.get(number, 0.0))
+    earlier = sorted((row["version"] for row in counters if row["version"] not in serving), reverse=True)
     return [*serving, *earlier][:_SHOWN_VERSIONS]
 
 
 def _role(number: int, route: Route) -> str:
+    if number in route.shadows:
+        return "shadow"
     if number not in route.weights:
-        return "previous"
+        return "segment" if number in route.versions() else "previous"
     return (
         "champion"
         if route.weights[number] == max(route.weights.values()) and number == next(iter(route.weights))
@@ -197,28 +221,28 @@ def _health(endpoint: Endpoint, route: Route, *, alerts: list[dict[str, Any]], u
 
 
 def _per_second(slots: list[Row], now: int) -> float:
-    """Requests per second over the newest whole slots, up to a quarter of a minute."""
-    newest = now // SLOT * SLOT
-    counted = [slot for slot in slots if newest - 3 * SLOT <= slot["start"] < newest]
-    span = max(1, len({slot["start"] for slot in counted})) * SLOT_S
+    """Requests per second over the newest whole bars, up to a quarter of a minute."""
+    newest = now // BAR * BAR
+    counted = [slot for slot in slots if newest - 3 * BAR <= slot["start"] < newest]
+    span = max(1, len({slot["start"] // BAR for slot in counted})) * BAR_S
     return float(sum(slot["requests"] for slot in counted) / span)
 
 
 def _series(slots: list[Row], now: int) -> list[dict[str, Any]]:
-    """Traffic per slot, oldest first, gaps as zeros, the running slot left out."""
-    last = now // SLOT * SLOT
-    requests: dict[int, int] = {}
-    failed: dict[int, int] = {}
+    """Traffic per bar, oldest first, gaps as zeros, the running bar left out."""
+    last = now // BAR * BAR
+    requests: Counter[int] = Counter()
+    failed: Counter[int] = Counter()
     for slot in slots:
-        requests[slot["start"]] = requests.get(slot["start"], 0) + slot["requests"]
-        failed[slot["start"]] = failed.get(slot["start"], 0) + slot["failed"]
+        bar = slot["start"] // BAR * BAR
+        requests[bar] += slot["requests"]
+        failed[bar] += slot["failed"]
     if not requests:
         return []
-    first = max(min(requests), last - SERIES_SLOTS * SLOT)
-    starts = range(first, last, SLOT)
+    first = max(min(requests), last - SERIES_BARS * BAR)
     return [
-        {"at": start // NANOSECONDS, "requests": requests.get(start, 0), "failed": failed.get(start, 0)}
-        for start in starts
+        {"at": start // NANOSECONDS, "requests": requests[start], "failed": failed[start]}
+        for start in range(first, last, BAR)
     ]
 
 

@@ -11,6 +11,9 @@ from fastapi.responses import FileResponse, Response
 from predis.access.routes import Reader
 from predis.console.overview import Overview
 from predis.errors import NotFound
+from predis.rollout.gates import GATES
+from predis.rollout.plan import APPROVALS, STRATEGIES, Plan
+from predis.rollout.states import STATES, WISHES
 
 STATIC = Path(__file__).parent / "static"
 _TYPES = {
@@ -28,13 +31,30 @@ _HEADERS = {
 
 
 def api(overview: Overview) -> APIRouter:
-    """The overview under ``/api/v1``."""
+    """What the console shows under ``/api/v1``, beside what the other parts have there."""
     routes = APIRouter(tags=["console"])
 
     @routes.get("/overview")
     def show_overview(caller: Reader, endpoint: str | None = None) -> dict[str, Any]:
         """Everything the console shows, in one answer."""
         return overview.of(caller.tenant, endpoint=endpoint)
+
+    @routes.get("/plan")
+    def show_plan(caller: Reader) -> dict[str, Any]:
+        """What a rollout's plan can say: strategies, each value's default, approvals, gates; and states, and what people may ask for in which."""
+        return {
+            "strategies": dict(STRATEGIES),
+            "defaults": Plan().to_dict(),
+            "approvals": list(APPROVALS),
+            "gates": dict(GATES),
+            "states": {str(state): said for state, said in STATES.items()},
+            "wishes": {wish: sorted(states) for wish, states in WISHES.items()},
+        }
+
+    @routes.get("/rollouts/{rollout}/shadow")
+    def show_shadow(rollout: int, caller: Reader) -> dict[str, Any] | None:
+        """How far the scores of a rollout's shadow are from the answers so far; null of one that has ended, or copies nothing."""
+        return overview.shadow(caller.tenant, rollout)
 
     return routes
 

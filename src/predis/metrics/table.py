@@ -73,6 +73,10 @@ _ROWS = (
         "dropped (not stored for want of a connection) or damaged (not what was stored). Requests are answered all the same.",
         labels=("reason",),
     ),
+    Metric(
+        "predis_shadow_dropped_total", "counter",
+        "Copies of requests that a shadow version did not predict, for want of room or because it was one no longer.", labels=_VERSION,
+    ),
     Metric("predis_in_flight", "gauge", "Inference requests being worked on.", by="worker"),
     Metric("predis_connections", "gauge", "Open client connections.", by="worker"),
     Metric("predis_route", "gauge", "Number of the Route that a worker follows.", labels=_ENDPOINT, by="worker"),

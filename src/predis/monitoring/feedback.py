@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from predis.clock import Clock, parse_moment
 from predis.errors import InvalidInput, TooLarge
+from predis.monitoring.shadows import Shadows
 from predis.monitoring.store import MonitoringStore
 from predis.state.engine import Database
+from predis.state.records import Arm
 from predis.stats import binary_scores
 
 MAX_LABELS = 10_000
 _MATCH_ROWS = 20_000
+_VALUE_MAX = 1e15
 
 
 class Feedback:
@@ -34,6 +37,7 @@ class Feedback:
     def __init__(self, database: Database, clock: Clock, *, window_rows: int) -> None:
         self._database = database
         self._store = MonitoringStore(database)
+        self._shadows = Shadows(self._store)
         self._clock = clock
         self._window_rows = window_rows
         self._settled: set[tuple[str, str]] = set()
@@ -43,7 +47,8 @@ class Feedback:
 
         Args:
             labels: objects with ``id`` (the prediction's), ``label`` (0 or 1; true and false are the same), and if wanted
-                ``row`` (of a request with several, from 0) and ``event_time`` (when the label became known).
+                ``row`` (of a request with several, from 0), ``event_time`` (when the label became known) and ``value`` (a
+                finite number: what the case brought in or cost).
 
         Raises:
             InvalidInput: a label cannot be used; the message says which.
@@ -78,22 +83,36 @@ class Feedback:
 
     def _match(self, tenant: str, endpoint: str) -> int:
         with self._database.write() as connection:
+            self._store.take_turn(connection)
             found = self._store.matches(connection, tenant, endpoint=endpoint, limit=_MATCH_ROWS)
             if not found:
                 return 0
             key = {"tenant": tenant, "endpoint": endpoint}
-            next_number = {}
-            for version, count in sorted(Counter(row["version"] for row in found).items()):
-                counters = self._store.counters(connection, {**key, "version": version})
-                if counters is None:  # counters are written with the predictions they count
-                    raise RuntimeError(f"version {version} of {endpoint} has predictions but no counters")
-                next_number[version] = counters["matured"]
-                self._store.add_matured(connection, {**key, "version": version}, count=count)
+            next_number = self._reserve(connection, key, found=found)
             for row in found:
                 row["number"] = next_number[row["version"]]
                 next_number[row["version"]] += 1
             self._store.set_labels(connection, key, rows=found)
+            self._shadows.meet_copies(connection, key, labels=found)
         return len(found)
+
+    def _reserve(
+        self, connection: Any, key: dict[str, Any], *, found: Sequence[Mapping[str, Any]]
+    ) -> dict[int, int]:
+        """The next number of each version's labels; the counts that it comes from grow by what was found."""
+        first = {}
+        for version in sorted({row["version"] for row in found}):
+            counted = {
+                row["arm"]: row for row in self._store.counters(connection, {**key, "version": version})
+            }
+            counted.pop(Arm.SHADOW, None)
+            matured = Counter(row["arm"] for row in found if row["version"] == version)
+            if not matured.keys() <= counted.keys():  # counters are written with the predictions they count
+                raise RuntimeError(f"version {version} of {key['endpoint']} has predictions but no counters")
+            first[version] = sum(row["matured"] for row in counted.values())
+            for arm, count in sorted(matured.items()):
+                self._store.add_matured(connection, {**key, "version": version, "arm": arm}, count=count)
+        return first
 
     def _close_windows(self, tenant: str, endpoint: str) -> None:
         for counters in self._store.all_counters(tenant, endpoint):
@@ -146,12 +165,22 @@ def _row(label: Any, place: int, *, now: int) -> dict[str, Any]:
         raise InvalidInput(f"labels[{place}].row must be a row number from 0, got {row!r:.80}")
     if value not in (0, 1) or isinstance(value, str):
         raise InvalidInput(f"labels[{place}].label must be 0 or 1, got {value!r:.80}")
+    worth = label.get("value")
+    if worth is not None and not _is_amount(worth):
+        raise InvalidInput(
+            f"labels[{place}].value must be a finite number between -1e15 and 1e15, got {worth!r:.80}"
+        )
     when = label.get("event_time")
     moment = now if when is None else parse_moment(when, where=f"labels[{place}].event_time")
     return {
-        "id": prediction, "row": row, "label": float(value), "event_at": moment, "received_at": now, "sequence": now + place,
-        "matched": False,
+        "id": prediction, "row": row, "label": float(value), "value": None if worth is None else float(worth), "event_at": moment,
+        "received_at": now, "sequence": now + place, "matched": False,
     }  # fmt: skip
+
+
+def _is_amount(value: Any) -> bool:
+    """Whether it is a number that can be summed up and squared with others, which rules out NaN as well."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _VALUE_MAX
 
 
 def _finite(value: float) -> float | None:

@@ -1,4 +1,4 @@
-"""Reads the journal and keeps the evidence: counters, slots of traffic, drift windows, predictions that wait for labels.
+"""Reads the journal and keeps the evidence: counters, slots of traffic, drift windows, shadows, predictions that wait for labels.
 
 What is derived from a look's records and the positions after them are committed in one transaction. A crash before the commit
 repeats the look, a crash after it does not: every request counts once. Only then are segments deleted.
@@ -17,11 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from predis.monitoring.store import MonitoringStore
-from predis.monitoring.tally import Tally, prediction_rows
+from predis.monitoring.shadows import Shadows, score_count
+from predis.monitoring.store import MonitoringStore, Row
+from predis.monitoring.tally import Tally, by_arm, prediction_rows
 from predis.state.engine import Database
 from predis.state.journal import Batch, JournalReader, Position, streams
-from predis.state.records import Block, decode_all
+from predis.state.records import Arm, Block, decode_all
 from predis.stats import Profile
 
 log = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ class Ingest:
         self._database = database
         self._journal = journal
         self._store = MonitoringStore(database)
+        self._shadows = Shadows(self._store)
         self._profile = profile
         self._window_rows = window_rows
         self._lock = threading.Lock()
@@ -95,6 +97,7 @@ class Ingest:
         if not batches:
             return 0
         with self._database.write() as connection:
+            self._store.take_turn(connection)
             if self._store.positions(connection, CONSUMER) != known.positions:
                 return None
             self._take(connection, known, batches=batches)
@@ -122,14 +125,23 @@ class Ingest:
     def _take(self, connection: Any, known: _Known, *, batches: Mapping[str, Batch]) -> None:
         blocks, unreadable = decode_all([p for batch in batches.values() for p in batch.payloads])
         tallies: dict[Target, Tally] = {}
+        copies: list[tuple[Tally, list[Row]]] = []
         # By version, as feedback does: two transactions that want the same rows do not wait for each other in a ring.
         for block in sorted(blocks, key=_target):
             target = _target(block)
             if target not in known.tallies:
                 known.tallies[target] = self._recall(connection, target)
             tallies[target] = known.tallies[target]
-            self._count(connection, block, tally=tallies[target])
+            for part in by_arm(block):
+                if part.arms[0] == Arm.SHADOW:
+                    copies.append(
+                        (tallies[target], self._count_copies(connection, part, tally=tallies[target]))
+                    )
+                else:
+                    self._count(connection, part, tally=tallies[target])
         self._save(connection, list(tallies.values()))
+        for tally, new in copies:
+            self._shadows.meet_labels(connection, tally.key, copies=new)
         lost = _requests_in(batches, unreadable)
         for stream, batch in batches.items():
             damaged = batch.damaged + lost[stream]
@@ -142,13 +154,17 @@ class Ingest:
     def _recall(self, connection: Any, target: Target) -> Tally:
         """A version's tally as the database has it."""
         key: dict[str, Any] = dict(zip(("tenant", "endpoint", "version"), target, strict=True))
-        counters = self._store.counters(connection, key)
-        return Tally(key, counters=counters, window=self._store.open_window(connection, key))
+        store = self._store
+        return Tally(
+            key, counters=store.counters(connection, key), window=store.open_window(connection, key),
+            differences=store.differences(connection, key),
+        )  # fmt: skip
 
     def _count(self, connection: Any, block: Block, *, tally: Tally) -> None:
         new = repeated = 0
+        key = {**tally.key, "arm": int(block.arms[0])}
         for scores, rows in prediction_rows(block).items():
-            added = self._store.add_predictions(connection, tally.key, rows=rows)
+            added = self._store.add_predictions(connection, key, rows=rows)
             new += scores * added
             repeated += scores * (len(rows) - added)
         if starts := tally.unknown_slots(block):
@@ -158,14 +174,24 @@ class Ingest:
         if profile is not None:
             tally.fill_windows(block, profile, size=self._window_rows)
 
+    def _count_copies(self, connection: Any, block: Block, *, tally: Tally) -> list[Row]:
+        """Those that are new."""
+        new, repeated = self._shadows.add(connection, tally.key, block=block)
+        tally.count(block, new=score_count(new), repeated=repeated)
+        tally.compare(block)
+        return new
+
     def _save(self, connection: Any, tallies: list[Tally]) -> None:
         """Write what changed, a statement for each table."""
         if not tallies:
             return
-        self._store.put_counters(connection, [tally.counters() for tally in tallies])
-        self._store.put_slots(connection, [row for tally in tallies for row in tally.changed_slots()])
+        self._store.put_counters(connection, [row for tally in tallies for row in tally.changed_counters()])
+        if slots := [row for tally in tallies for row in tally.changed_slots()]:
+            self._store.put_slots(connection, slots)
         if windows := [row for tally in tallies for row in tally.changed_windows()]:
             self._store.put_windows(connection, windows)
+        if differences := [row for tally in tallies for row in tally.changed_differences()]:
+            self._store.put_differences(connection, differences)
 
 
 def _target(block: Block) -> Target:

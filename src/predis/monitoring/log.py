@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from predis.clock import Clock
@@ -25,7 +26,7 @@ from predis.registry.model import Version
 from predis.registry.signature import Field
 from predis.state.engine import Database
 from predis.state.journal import JournalReader, Position, streams
-from predis.state.records import Block, decode_all
+from predis.state.records import Arm, Block, decode_all
 
 LOG_CONSUMER = "log:"
 DAY = 86_400_000_000_000
@@ -71,9 +72,10 @@ class PredictionLog:
         return self._write_all(now=True)
 
     def table(self, tenant: str, endpoint: str, *, columns: Sequence[Field]) -> pa.Table:
-        """Every logged prediction of an endpoint: id, row, version, event_at, score and the inputs asked for, as ``column_of`` says.
+        """Every logged answer of an endpoint: id, row, version, event_at, score and the inputs asked for, as ``column_of`` says.
 
-        Versions may differ in their inputs; a column that a version did not have is null for its rows.
+        What shadows made of copies is in the log as well, and left out here: nobody got it for an answer. Versions may differ in their
+        inputs; a column that a version did not have is null for its rows.
         """
         inputs = [pa.field(column_of(field.name), _arrow_type(field)) for field in columns]
         names = ["id", "row", "version", "event_at", "score", *(field.name for field in inputs)]
@@ -81,6 +83,7 @@ class PredictionLog:
         parts = [schema.empty_table().select(names)]
         for file in self._store.log_files(tenant, endpoint):
             part = pq.read_table(self._folder / file["path"], partitioning=None)
+            part = part.filter(pc.not_equal(part.column("arm"), _ARMS[Arm.SHADOW]))
             for field in schema:
                 if field.name not in part.column_names:
                     part = part.append_column(field, pa.nulls(part.num_rows, field.type))
@@ -161,7 +164,10 @@ class PredictionLog:
         table = _table(block, version)
         days = np.repeat(block.event_at // DAY, block.rows)
         key = {"tenant": block.tenant, "endpoint": block.endpoint, "version": block.version}
-        name = f"{stream}-{start.segment}-{start.byte}-{block.features.shape[1]}"
+        kind = (
+            "-shadow" if len(block.answers) else ""
+        )  # of those that are decoded into a block beside the others
+        name = f"{stream}-{start.segment}-{start.byte}-{block.features.shape[1]}{kind}"
         rows = []
         for day in np.unique(days):
             mine = days == day
@@ -193,6 +199,7 @@ def _written_ns(path: Path) -> int:
         return 0
 
 
+_ARMS = tuple(arm.name.lower() for arm in Arm)
 _META_FIELDS = (
     pa.field("id", pa.string()),
     pa.field("row", pa.int32()),
@@ -200,6 +207,8 @@ _META_FIELDS = (
     pa.field("event_at", pa.timestamp("ns", "UTC")),
     pa.field("received_at", pa.timestamp("ns", "UTC")),
     pa.field("score", pa.float64()),
+    pa.field("arm", pa.string()),
+    pa.field("answered", pa.float64()),  # of a shadow's copy: the score that the client got
 )
 _META_NAMES = frozenset(field.name for field in _META_FIELDS)
 
@@ -221,6 +230,8 @@ def _table(block: Block, version: Version | None) -> pa.Table:
         pa.array(block.event_at[places]).cast(moment),
         pa.array(block.received_at[places]).cast(moment),
         pa.array(block.scores),
+        pa.array(_ARMS, pa.string()).take(pa.array(block.arms[places])),
+        pa.array(block.answers) if len(block.answers) else pa.nulls(len(places), pa.float64()),
     ]
     if version is None or block.features.shape[1] != len(version.signature.feature_names):
         return pa.table(meta, schema=pa.schema(_META_FIELDS))

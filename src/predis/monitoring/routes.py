@@ -13,7 +13,7 @@ from predis.monitoring.feedback import Feedback
 
 
 class Labels(BaseModel):
-    """Labels of predictions: objects with ``id``, ``label`` (0 or 1) and, if wanted, ``row`` and ``event_time``."""
+    """Labels of predictions: objects with ``id``, ``label`` (0 or 1) and, if wanted, ``row``, ``event_time`` and ``value``."""
 
     model_config = ConfigDict(extra="forbid")
 

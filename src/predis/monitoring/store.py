@@ -1,8 +1,8 @@
-"""The rows of monitoring: positions, counters, windows, predictions, feedback, performance, alerts."""
+"""The rows of monitoring: positions, counters, windows, predictions, feedback, shadows, performance, alerts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from operator import itemgetter
 from typing import Any
@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from predis.state.engine import Database
 from predis.state.journal import Position
+from predis.state.records import Arm
 from predis.state.schema import (
     alerts,
     counters,
@@ -22,6 +23,9 @@ from predis.state.schema import (
     log_files,
     performance,
     predictions,
+    shadow_differences,
+    shadow_labels,
+    shadow_predictions,
     traffic,
     windows,
 )
@@ -33,6 +37,7 @@ Prediction = tuple[str, bytes, int, int]  # id, scores, moment of the event, mom
 # "prjl"; any number that other users of the server's advisory locks are unlikely to take.
 _TAKING_IN = 0x7072_6A6C
 _NAN = np.array([np.nan], "<f8").tobytes()
+_IDS_IN_STATEMENT = 1_000
 
 
 class MonitoringStore:
@@ -48,10 +53,16 @@ class MonitoringStore:
             row = connection.execute(sa.select(journal_positions).filter_by(stream=stream)).one_or_none()
         return Position(row.segment, row.position, row.records) if row else Position()
 
-    def positions(self, connection: sa.Connection, prefix: str) -> dict[str, Position]:
-        """How far each stream has been read by one consumer. Another that asks waits until this transaction ends."""
+    def take_turn(self, connection: sa.Connection) -> None:
+        """Wait for every other transaction that takes records in or matches labels; the next of them waits for this one's end.
+
+        A shadow's copy and its label may come in either order, from different processes: whichever comes second must see the first.
+        """
         if self._database.dialect == "postgresql":  # SQLite's writers wait for each other as it is
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _TAKING_IN})
+
+    def positions(self, connection: sa.Connection, prefix: str) -> dict[str, Position]:
+        """How far each stream has been read by one consumer."""
         c = journal_positions.c
         rows = connection.execute(
             sa.select(c.stream, c.segment, c.position, c.records).where(c.stream.startswith(prefix))
@@ -101,24 +112,37 @@ class MonitoringStore:
 
     # -- counters, slots, windows ------------------------------------------------------------------------------------
 
-    def counters(self, connection: sa.Connection, key: Key) -> Row | None:
-        """A version's counters, held until the transaction ends: ingest and feedback both change them."""
-        row = connection.execute(sa.select(counters).filter_by(**key).with_for_update()).one_or_none()
-        return dict(row._mapping) if row else None
+    def counters(self, connection: sa.Connection, key: Key) -> list[Row]:
+        """A version's counters, one row for each arm, held until the transaction ends: ingest and feedback both change them."""
+        statement = sa.select(counters).filter_by(**key).order_by(counters.c.arm).with_for_update()
+        return [dict(row._mapping) for row in connection.execute(statement)]
 
     def put_counters(self, connection: sa.Connection, rows: Sequence[Row]) -> None:
         """Write what ingest counts; how many labels have matured is for ``add_matured`` alone."""
         connection.execute(self._database.upsert(counters, keep=("matured",)), rows)
 
     def add_matured(self, connection: sa.Connection, key: Key, *, count: int) -> None:
+        """``key``: of one arm."""
         connection.execute(counters.update().filter_by(**key).values(matured=counters.c.matured + count))
 
-    def all_counters(self, tenant: str, endpoint: str) -> list[Row]:
+    def counters_by_arm(self, tenant: str, endpoint: str) -> list[Row]:
+        """Those of every version and arm, by version."""
         with self._database.read() as connection:
             rows = connection.execute(
-                sa.select(counters).filter_by(tenant=tenant, endpoint=endpoint).order_by(counters.c.version)
+                sa.select(counters)
+                .filter_by(tenant=tenant, endpoint=endpoint)
+                .order_by(counters.c.version, counters.c.arm)
             )
             return [dict(row._mapping) for row in rows]
+
+    def all_counters(self, tenant: str, endpoint: str) -> list[Row]:
+        """What each version answered, whether it was compared with another or not. Copies for shadows are no answers."""
+        found: dict[int, Row] = {}
+        for row in self.counters_by_arm(tenant, endpoint):
+            if row.pop("arm") != Arm.SHADOW:
+                version = row["version"]
+                found[version] = _added(found[version], row) if version in found else row
+        return list(found.values())
 
     def slots(self, connection: sa.Connection, key: Key, *, starts: Sequence[int]) -> list[Row]:
         """The slots of traffic that begin at these moments, as far as there are any."""
@@ -161,13 +185,13 @@ class MonitoringStore:
     # -- predictions and feedback --------------------------------------------------------------------------------------
 
     def add_predictions(self, connection: sa.Connection, key: Key, *, rows: Sequence[Prediction]) -> int:
-        """How many of them were new.
+        """How many of them were new. ``key``: of one arm.
 
         In the order of their ids, which are neighbours in the index more often than not, and past SQLAlchemy's own treatment of rows:
         this is the one statement whose cost is felt.
         """
         ordered = sorted(rows, key=itemgetter(0))
-        head = (key["tenant"], key["endpoint"], key["version"])
+        head = (key["tenant"], key["endpoint"], key["version"], key["arm"])
         if self._database.dialect == "postgresql":
             return _run(connection, _ADD_ON_POSTGRES, parameters=(*head, *_array_literals(ordered)))
         added = at = 0
@@ -217,8 +241,8 @@ class MonitoringStore:
         score = sa.case((known, sa.func.substr(p.scores, f.row * 8 + 1, 8)))
         statement = (
             sa.select(
-                f.id, f.row, f.label, f.event_at.label("labelled_event_at"), p.version, score.label("score"),
-                p.event_at, p.received_at,
+                f.id, f.row, f.label, f.value, f.event_at.label("labelled_event_at"), p.version, p.arm,
+                score.label("score"), p.event_at, p.received_at,
             )
             .join(predictions, joined)
             .where(f.tenant == tenant, f.endpoint == endpoint, f.matched.is_(False), score != _NAN)
@@ -258,8 +282,23 @@ class MonitoringStore:
         with self._database.read() as connection:
             return list(connection.execute(statement))
 
+    def rewards(self, key: Key, *, start: int, stop: int, since: int, arm: Arm | None) -> list[Any]:
+        """Labels of a version's answers like ``matured``, with what a reward is made of: score, label, value.
+
+        ``arm``: of which requests; None: of all.
+        """
+        c = labelled.c
+        statement = (
+            sa.select(c.score, c.label, c.value)
+            .filter_by(**key, **({} if arm is None else {"arm": arm}))
+            .where(c.number >= start, c.number < stop, c.received_at >= since)
+            .order_by(c.number)
+        )
+        with self._database.read() as connection:
+            return list(connection.execute(statement))
+
     def labels_since(self, tenant: str, endpoint: str) -> dict[tuple[str, int], float]:
-        """Every label that has met its prediction, by prediction id and row."""
+        """Every label that has met its answer, by prediction id and row."""
         c = labelled.c
         statement = sa.select(c.id, c.row, c.label).filter_by(tenant=tenant, endpoint=endpoint)
         with self._database.read() as connection:
@@ -277,7 +316,7 @@ class MonitoringStore:
             return int(connection.execute(statement).scalar_one()) // 8
 
     def forget_predictions(self, connection: sa.Connection, *, before: int) -> int:
-        """Drop predictions, and feedback that found none, older than a moment; how many requests went.
+        """Drop predictions, shadow copies, and feedback that found none, older than a moment; how many answered requests went.
 
         Predictions stand nearly in the order in which they were received, so those before the first that is young are all but all.
         """
@@ -286,10 +325,86 @@ class MonitoringStore:
         first = connection.execute(young).scalar_one_or_none()
         old = predictions.delete()
         gone = connection.execute(old if first is None else old.where(p.sequence < first)).rowcount
-        connection.execute(labelled.delete().where(labelled.c.received_at < before))
-        connection.execute(feedback.delete().where(feedback.c.received_at < before))
-        connection.execute(traffic.delete().where(traffic.c.start < before))
+        for table in (labelled, feedback, shadow_predictions, shadow_labels):
+            connection.execute(table.delete().where(table.c.received_at < before))
         return gone
+
+    def forget_traffic(self, connection: sa.Connection, *, before: int) -> None:
+        """Drop slots of traffic that began before a moment."""
+        connection.execute(traffic.delete().where(traffic.c.start < before))
+
+    # -- shadows -------------------------------------------------------------------------------------------------------
+
+    def known_copies(self, connection: sa.Connection, key: Key, *, ids: Iterable[str]) -> set[str]:
+        """Which of these requests a shadow has a copy of already."""
+        c = shadow_predictions.c
+        return {
+            name
+            for some in _pieces(ids)
+            for name in connection.scalars(sa.select(c.id).filter_by(**key).where(c.id.in_(some)))
+        }
+
+    def add_copies(self, connection: sa.Connection, key: Key, *, rows: Sequence[Row]) -> None:
+        """``rows``: id, scores, answers, received_at; none of them ``known_copies``."""
+        connection.execute(shadow_predictions.insert(), [{**key, **row} for row in rows])
+
+    def copies(self, connection: sa.Connection, key: Key, *, ids: Iterable[str]) -> list[Row]:
+        """What shadows of an endpoint made of these requests, by version."""
+        c = shadow_predictions.c
+        found = [
+            dict(row._mapping)
+            for some in _pieces(ids)
+            for row in connection.execute(
+                sa.select(c.version, c.id, c.scores, c.answers, c.received_at)
+                .filter_by(**key)
+                .where(c.id.in_(some))
+            )
+        ]
+        return sorted(found, key=itemgetter("version"))
+
+    def matched_labels(self, connection: sa.Connection, key: Key, *, ids: Iterable[str]) -> list[Row]:
+        """Labels of these requests that have met their answer, in the order they came."""
+        f = feedback.c
+        found = [
+            dict(row._mapping)
+            for some in _pieces(ids)
+            for row in connection.execute(
+                sa.select(f.id, f.row, f.label, f.value, f.sequence)
+                .filter_by(**key, matched=True)
+                .where(f.id.in_(some))
+            )
+        ]
+        return sorted(found, key=itemgetter("sequence"))
+
+    def add_shadow_labels(self, connection: sa.Connection, key: Key, *, rows: Sequence[Row]) -> None:
+        """``rows``: the columns of ``shadow_labels`` but the key's."""
+        connection.execute(shadow_labels.insert(), [{**key, **row} for row in rows])
+
+    def shadow_rewards(self, key: Key, *, start: int, stop: int, since: int) -> list[Any]:
+        """Like ``rewards``, of a shadow's copies, each with the score that was answered for the same row."""
+        c = shadow_labels.c
+        statement = (
+            sa.select(c.score, c.answered, c.label, c.value)
+            .filter_by(**key)
+            .where(c.number >= start, c.number < stop, c.received_at >= since)
+            .order_by(c.number)
+        )
+        with self._database.read() as connection:
+            return list(connection.execute(statement))
+
+    def differences(self, connection: sa.Connection, key: Key) -> Row | None:
+        row = connection.execute(sa.select(shadow_differences).filter_by(**key)).one_or_none()
+        return dict(row._mapping) if row else None
+
+    def put_differences(self, connection: sa.Connection, rows: Sequence[Row]) -> None:
+        connection.execute(self._database.upsert(shadow_differences), rows)
+
+    def all_differences(self, tenant: str, endpoint: str) -> list[Row]:
+        with self._database.read() as connection:
+            rows = connection.execute(
+                sa.select(shadow_differences).filter_by(tenant=tenant, endpoint=endpoint)
+            )
+            return [dict(row._mapping) for row in rows]
 
     # -- performance ---------------------------------------------------------------------------------------------------
 
@@ -374,20 +489,20 @@ class MonitoringStore:
 # Ids are unique within an endpoint; the first prediction of an id stays. Several rows in one statement cost less than half of what they
 # cost one by one; in very many there is no more to gain.
 _ADD_ON_SQLITE = (
-    "INSERT INTO predictions (tenant, endpoint, version, id, scores, event_at, received_at) "
-    "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING"
+    "INSERT INTO predictions (tenant, endpoint, version, arm, id, scores, event_at, received_at) "
+    "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING"
 )
 _ADD_MANY_ON_SQLITE = {
     size: _ADD_ON_SQLITE.replace(
-        "(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        "(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         ", ".join(
-            f"(?1, ?2, ?3, ?{at}, ?{at + 1}, ?{at + 2}, ?{at + 3})" for at in range(4, 4 + 4 * size, 4)
+            f"(?1, ?2, ?3, ?4, ?{at}, ?{at + 1}, ?{at + 2}, ?{at + 3})" for at in range(5, 5 + 4 * size, 4)
         ),
     )
     for size in (128, 16)
 }
 _ADD_ON_POSTGRES = (
-    "INSERT INTO predictions (tenant, endpoint, version, id, scores, event_at, received_at) SELECT %s, %s, %s, given.* "
+    "INSERT INTO predictions (tenant, endpoint, version, arm, id, scores, event_at, received_at) SELECT %s, %s, %s, %s, given.* "
     "FROM unnest(%s::text[], %s::bytea[], %s::bigint[], %s::bigint[]) AS given ON CONFLICT DO NOTHING"
 )
 
@@ -402,6 +517,26 @@ def _array_literals(rows: Sequence[Prediction]) -> list[str]:
         map(str, received_at),
     )
     return ["{" + ",".join(column) + "}" for column in columns]
+
+
+def _pieces(ids: Iterable[str]) -> Iterator[list[str]]:
+    """Ids in as many as a statement takes."""
+    every = list(ids)
+    return (every[at : at + _IDS_IN_STATEMENT] for at in range(0, len(every), _IDS_IN_STATEMENT))
+
+
+def _added(one: Row, other: Row) -> Row:
+    """The counters of two arms of a version as one row."""
+    found = {
+        **one,
+        "first_at": min(one["first_at"], other["first_at"]),
+        "last_at": max(one["last_at"], other["last_at"]),
+    }
+    for name in ("requests", "failed", "rejected", "rows", "duplicates", "matured"):
+        found[name] += other[name]
+    for name in ("latency", "scores"):
+        found[name] = pack_counts(unpack_counts(one[name]) + unpack_counts(other[name]))
+    return found
 
 
 def _run(connection: sa.Connection, statement: str, *, parameters: Any) -> int:

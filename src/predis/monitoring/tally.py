@@ -1,4 +1,4 @@
-"""What ingest keeps in mind of one version: its counters, its newest slots of traffic and its open drift window.
+"""What ingest keeps in mind of one version: its counters, its newest slots of traffic, its open drift window, how it differs as a shadow.
 
 A tally begins as the rows of the database are, counts blocks, and gives back the rows that changed. It knows no database, and so not
 whether its rows were stored: who keeps tallies forgets them where that is not certain.
@@ -7,28 +7,31 @@ whether its rows were stored: who keeps tallies forgets them where that is not c
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from predis.clock import NANOSECONDS
+from predis.monitoring.shadows import comparable
 from predis.monitoring.store import Key, Prediction, Row, pack_counts, pack_scores, unpack_counts
-from predis.state.records import Block, Status
-from predis.stats import Profile, latency
+from predis.state.records import Arm, Block, Status
+from predis.stats import Moments, Profile, latency, score_buckets
 
-# Traffic is kept per slot of wall time: fine enough for a live chart, coarse enough to keep.
-SLOT_S = 5
+# Traffic is kept per slot of wall time, so fine that a rollout sees a burst of errors in the second in which it begins.
+SLOT_S = 1
 SLOT = SLOT_S * NANOSECONDS
-_SLOTS_IN_MIND = 4
+_SLOTS_IN_MIND = 8
+_FLIP = 0.5
+_DIFFERENCE_MAX = 1e100  # whatever is further apart is as far apart as that; its square must be a number
 Counts = NDArray[np.int64]
 
 
 @dataclass
 class _Traffic:
-    """Requests of one slot, or of all time."""
+    """Requests of one slot, or of an arm."""
 
     requests: int = 0
     failed: int = 0
@@ -39,6 +42,17 @@ class _Traffic:
     def of(cls, row: Row) -> _Traffic:
         return cls(row["requests"], row["failed"], row["rejected"], unpack_counts(row["latency"]))
 
+    @classmethod
+    def counted(cls, block: Block, mine: NDArray[np.bool_]) -> _Traffic:
+        """Those of a block's requests."""
+        status = block.status[mine]
+        return cls(
+            len(status),
+            int(np.count_nonzero(status == Status.FAILED)),
+            int(np.count_nonzero(status == Status.REJECTED)),
+            latency.count(block.latency_us[mine][status == Status.OK] / 1e6),
+        )
+
     def add(self, more: _Traffic) -> None:
         self.requests += more.requests
         self.failed += more.failed
@@ -47,6 +61,76 @@ class _Traffic:
 
     def row(self) -> Row:
         return {**vars(self), "latency": pack_counts(self.latency)}
+
+
+@dataclass
+class _Arm:
+    """What came to a version in one way."""
+
+    traffic: _Traffic
+    rows: int
+    duplicates: int
+    scores: Counts
+    first_at: int
+    last_at: int
+
+    @classmethod
+    def of(cls, row: Row) -> _Arm:
+        known = {name: row[name] for name in ("rows", "duplicates", "first_at", "last_at")}
+        return cls(_Traffic.of(row), scores=unpack_counts(row["scores"]), **known)
+
+    @classmethod
+    def empty(cls, at: int) -> _Arm:
+        return cls(_Traffic(), 0, 0, np.zeros(score_buckets.BUCKETS, np.int64), at, at)
+
+    def add(self, block: Block, traffic: _Traffic, *, new: int, repeated: int) -> None:
+        self.traffic.add(traffic)
+        self.rows += new
+        self.duplicates += repeated
+        self.scores = self.scores + score_buckets.count(block.scores)
+        self.first_at = min(self.first_at, int(block.received_at.min()))
+        self.last_at = max(self.last_at, int(block.received_at.max()))
+
+    def row(self) -> Row:
+        """The row of counters, but for what others count."""
+        return {
+            **self.traffic.row(), "rows": self.rows, "duplicates": self.duplicates, "matured": 0,
+            "scores": pack_counts(self.scores), "first_at": self.first_at, "last_at": self.last_at,
+        }  # fmt: skip
+
+
+@dataclass
+class _Differences:
+    """How far a shadow's scores are from the answers."""
+
+    rows: int = 0
+    flips: int = 0
+    moments: Moments = field(default_factory=Moments)
+    worst: float = 0.0
+    sizes: Counts = field(default_factory=lambda: np.zeros(score_buckets.BUCKETS, np.int64))
+
+    @classmethod
+    def of(cls, row: Row) -> _Differences:
+        moments = Moments(row["rows"], row["mean"], row["m2"])
+        return cls(row["rows"], row["flips"], moments, row["worst"], unpack_counts(row["sizes"]))
+
+    def add(self, scores: NDArray[np.float64], answers: NDArray[np.float64]) -> None:
+        with np.errstate(
+            invalid="ignore", over="ignore"
+        ):  # two infinities of the same sign are the same score
+            apart = np.where(scores == answers, 0.0, scores - answers)
+        apart = np.clip(apart, -_DIFFERENCE_MAX, _DIFFERENCE_MAX)
+        self.rows += len(apart)
+        self.flips += int(np.count_nonzero((scores >= _FLIP) != (answers >= _FLIP)))
+        self.moments += Moments.of(apart)
+        self.worst = max(self.worst, float(np.abs(apart).max(initial=0.0)))
+        self.sizes = self.sizes + score_buckets.count(np.abs(apart))
+
+    def row(self) -> Row:
+        return {
+            "rows": self.rows, "flips": self.flips, "mean": self.moments.mean, "m2": self.moments.m2, "worst": self.worst,
+            "sizes": pack_counts(self.sizes),
+        }  # fmt: skip
 
 
 @dataclass
@@ -77,22 +161,31 @@ class Tally:
 
     Args:
         key: tenant, endpoint and version.
-        counters, window: what the database has of it.
+        counters, window, differences: what the database has of it; of counters a row for each arm.
     """
 
-    def __init__(self, key: Key, *, counters: Row | None, window: Row | None) -> None:
+    def __init__(
+        self,
+        key: Key,
+        *,
+        counters: Iterable[Row] = (),
+        window: Row | None = None,
+        differences: Row | None = None,
+    ) -> None:
         self.key = key
-        self._total = _Traffic.of(counters) if counters else _Traffic()
-        self._rows = counters["rows"] if counters else 0
-        self._duplicates = counters["duplicates"] if counters else 0
-        self._moments = (counters["first_at"], counters["last_at"]) if counters else None
+        self._arms = {Arm(row["arm"]): _Arm.of(row) for row in counters}
+        self._counted: set[Arm] = set()
         self._slots: dict[int, _Traffic] = {}
         self._changed: set[int] = set()
         self._window = _Window.of(window) if window else None
         self._filled: dict[int, _Window] = {}
+        self._differences = _Differences.of(differences) if differences else _Differences()
+        self._compared = False
 
     def unknown_slots(self, block: Block) -> list[int]:
-        """Slots that the block falls into and that have to be ``recall``ed first."""
+        """Slots that the block falls into and that have to be ``recall``ed first; a shadow's fall into none."""
+        if block.arms[0] == Arm.SHADOW:
+            return []
         return [start for start in np.unique(_starts(block)).tolist() if start not in self._slots]
 
     def recall(self, starts: Iterable[int], rows: Iterable[Row]) -> None:
@@ -101,27 +194,29 @@ class Tally:
         self._slots.update((row["start"], _Traffic.of(row)) for row in rows)
 
     def count(self, block: Block, *, new: int, repeated: int) -> None:
-        """Add a block's requests to the counters and slots. ``new`` and ``repeated`` are its scores, by whether their ids were known."""
+        """Add requests of one arm to the counters, and answered ones to the slots.
+
+        ``new`` and ``repeated`` are the scores that a label can be compared with, by whether their ids were known.
+        """
+        arm = Arm(block.arms[0])
         starts = _starts(block)
-        seconds = block.latency_us / 1e6
-        answered = block.status == Status.OK
+        total = _Traffic()
         for start in np.unique(starts).tolist():
-            mine = starts == start
-            status = block.status[mine]
-            more = _Traffic(
-                len(status),
-                int(np.count_nonzero(status == Status.FAILED)),
-                int(np.count_nonzero(status == Status.REJECTED)),
-                latency.count(seconds[mine & answered]),
-            )
-            self._slots[start].add(more)
-            self._total.add(more)
-            self._changed.add(start)
-        self._rows += new
-        self._duplicates += repeated
-        moments = (int(block.received_at.min()), int(block.received_at.max()))
-        first, last = self._moments or moments
-        self._moments = (min(first, moments[0]), max(last, moments[1]))
+            more = _Traffic.counted(block, starts == start)
+            total.add(more)
+            if arm != Arm.SHADOW:
+                self._slots[start].add(more)
+                self._changed.add(start)
+        counted = self._arms.setdefault(arm, _Arm.empty(int(block.received_at[0])))
+        counted.add(block, total, new=new, repeated=repeated)
+        self._counted.add(arm)
+
+    def compare(self, block: Block) -> None:
+        """Add how far a shadow's scores are from the answers, row by row."""
+        both = comparable(block)
+        if both.any():
+            self._differences.add(block.scores[both], block.answers[both])
+            self._compared = True
 
     def fill_windows(self, block: Block, profile: Profile, *, size: int) -> None:
         """Add a block's rows to the open window, closing it and opening the next whenever it has ``size``.
@@ -149,13 +244,11 @@ class Tally:
             self._filled[window.number] = window
             at += len(scores)
 
-    def counters(self) -> Row:
-        """The row of counters, but for what others count."""
-        first_at, last_at = self._moments or (0, 0)
-        return {
-            **self.key, **self._total.row(), "rows": self._rows, "duplicates": self._duplicates, "matured": 0,
-            "first_at": first_at, "last_at": last_at,
-        }  # fmt: skip
+    def changed_counters(self) -> list[Row]:
+        """Rows of the arms that changed since the last call."""
+        rows = [{**self.key, "arm": int(arm), **self._arms[arm].row()} for arm in sorted(self._counted)]
+        self._counted.clear()
+        return rows
 
     def changed_slots(self) -> list[Row]:
         """Rows of the slots that changed since the last call. Old ones are forgotten: nothing is likely to fall into them again."""
@@ -170,6 +263,19 @@ class Tally:
         rows = [{**self.key, **window.row()} for window in self._filled.values()]
         self._filled.clear()
         return rows
+
+    def changed_differences(self) -> list[Row]:
+        """The row of differences, if it changed since the last call."""
+        rows = [{**self.key, **self._differences.row()}] if self._compared else []
+        self._compared = False
+        return rows
+
+
+def by_arm(block: Block) -> Sequence[Block]:
+    """A block in parts of one arm each, without its texts."""
+    if (block.arms == block.arms[0]).all():
+        return (block,)
+    return [_part(block, block.arms == arm) for arm in np.unique(block.arms)]
 
 
 def prediction_rows(block: Block) -> dict[int, list[Prediction]]:
@@ -196,6 +302,20 @@ def split_features(profile: Profile, content: bytes) -> list[Counts]:
     """The counts of each feature from a window's concatenated bytes."""
     ends = np.cumsum([bins.size for bins in profile.bins])
     return np.split(unpack_counts(content), ends[:-1]) if profile.bins else []
+
+
+def _part(block: Block, mine: NDArray[np.bool_]) -> Block:
+    """Some requests of a block."""
+    rows = np.repeat(mine, block.rows)
+    arrays = {
+        name: getattr(block, name)[mine]
+        for name in ("status", "arms", "rows", "received_at", "event_at", "latency_us")
+    }
+    return replace(
+        block, ids=[name for name, is_mine in zip(block.ids, mine.tolist(), strict=True) if is_mine], **arrays,
+        scores=block.scores[rows], features=block.features[rows],
+        answers=block.answers[rows] if len(block.answers) else block.answers, extra=b"",
+    )  # fmt: skip
 
 
 def _starts(block: Block) -> Counts:

@@ -30,8 +30,15 @@ class Scored(Protocol):
     @property
     def signature(self) -> Signature: ...
 
+    @property
+    def usable(self) -> bool:
+        """Whether it can be asked again; a failure may have ended it."""
+
     def score(self, table: pa.Table) -> Matrix:
         """The watched score of each row, [rows]."""
+
+    def timings(self, table: pa.Table, *, rows: int) -> list[float]:
+        """Seconds that predicting each block of ``rows`` rows takes."""
 
 
 def metrics_of(model: Scored, holdout: pa.Table, *, label: str) -> dict[str, float]:

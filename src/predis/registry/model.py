@@ -62,8 +62,21 @@ class File:
 
 
 @dataclass(frozen=True)
+class Endorsement:
+    """A user's signature over a version, and the trusted key that it fits: the key's id, whose it is, and the key itself."""
+
+    key: str
+    name: str
+    public_key: str
+    signature: str
+
+
+@dataclass(frozen=True)
 class Version:
-    """An immutable, numbered artifact of a model. ``digest`` covers every file by name and content, ``seal`` the digest (see ``Seals``)."""
+    """An immutable, numbered artifact of a model. ``digest`` covers every file by name and content, ``seal`` the digest (see ``Seals``).
+
+    ``endorsements`` are those by keys the tenant trusts, ``must_be_signed`` whether it demands one; both as they were when it was read.
+    """
 
     tenant: str
     model: str
@@ -78,6 +91,8 @@ class Version:
     created_by: str
     profile: Mapping[str, Any] | None = field(default=None, repr=False)
     seal: str = field(default="", repr=False)
+    endorsements: tuple[Endorsement, ...] = field(default=(), repr=False)
+    must_be_signed: bool = field(default=False, repr=False)
 
     @property
     def size_bytes(self) -> int:
@@ -98,6 +113,7 @@ class Version:
             "created_by": self.created_by,
             "has_profile": self.profile is not None,
             "sealed": bool(self.seal),
+            "signed_by": [{"key": one.key, "name": one.name} for one in self.endorsements],
         }
 
 
@@ -109,6 +125,9 @@ class Registration:
     ``reference`` is a Parquet table of training inputs (and the label column, if there is one): the drift reference.
     ``holdout`` is a labelled Parquet table the model has not seen: the metrics come from it.
     ``training`` is the Parquet table the model was trained on: retraining adds to it.
+    ``parameters`` are what it was trained with, ``revision`` the state of the code, ``parent`` the version of this model it goes back to;
+    0: none. ``lineage`` is whatever else tells where it comes from.
+    ``endorsements`` are users' signatures over it, by the ids of their keys (see ``endorsing``).
     """
 
     model: str
@@ -120,7 +139,11 @@ class Registration:
     reference: str = ""
     holdout: str = ""
     training: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    revision: str = ""
+    parent: int = 0
     lineage: Mapping[str, Any] = field(default_factory=dict)
+    endorsements: Mapping[str, str] = field(default_factory=dict)
 
 
 def digest_of(files: tuple[File, ...]) -> str:

@@ -20,7 +20,7 @@ __all__ = ["Parts", "Retrainings"]
 
 log = logging.getLogger(__name__)
 
-_OUTCOMES = {"promoted": "promoted", "aborted": "rejected", "failed": "failed"}
+_OUTCOMES = {"promoted": "promoted", "concluded": "rejected", "aborted": "rejected", "failed": "failed"}
 
 
 class Retrainings:

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from predis.errors import InvalidInput, MissingExtra, ModelFailure, RolloutInProgress
+from predis.errors import ChangeFrozen, InvalidInput, MissingExtra, ModelFailure, RolloutInProgress
 from predis.monitoring.log import PredictionLog, column_of
 from predis.monitoring.store import MonitoringStore
 from predis.registry import Registration, Registry, Version
@@ -30,7 +30,7 @@ from predis.registry.signature import Field
 from predis.retraining.config import RetrainingConfig
 from predis.retraining.store import Run
 from predis.retraining.training import TrainJob
-from predis.rollout.controller import Rollouts
+from predis.rollout.controller import Order, Rollouts
 from predis.serving.endpoints import Endpoints
 from predis.settings import Settings
 from predis.state import ArtifactStore, Database
@@ -180,8 +180,8 @@ class Steps:
             reference=built["train"],
             holdout=built["test"],
             training=built["train"],
+            parent=run.champion,
             lineage={
-                "parent": run.champion,
                 "retraining": run.id,
                 "endpoint": run.endpoint,
                 "trigger": run.trigger,
@@ -201,9 +201,9 @@ class Steps:
         plan = {**config.plan, "strategy": config.strategy}
         try:
             return self._parts.rollouts.start(
-                run.tenant, run.endpoint, version=challenger, plan=plan, actor="retraining"
+                run.tenant, run.endpoint, order=Order(challenger, plan), actor="retraining"
             ).id
-        except RolloutInProgress:
+        except (RolloutInProgress, ChangeFrozen):
             return None
 
     def config(self, run: Run) -> RetrainingConfig:

@@ -73,6 +73,27 @@ class RetrainingStore:
                 values["detail"] = {**(before or {}), **values["detail"]}
             connection.execute(retrainings.update().where(live).values(**values))
 
+    def in_use(self, connection: sa.Connection) -> set[tuple[str, str, int]]:
+        """Tenant, model and number of the champions and challengers of runs that have not ended."""
+        rows = connection.execute(
+            sa.select(
+                retrainings.c.tenant, retrainings.c.model, retrainings.c.champion, retrainings.c.challenger
+            ).where(retrainings.c.ended_at.is_(None))
+        )
+        return {
+            (row.tenant, row.model, number)
+            for row in rows
+            for number in (row.champion, row.challenger)
+            if number is not None
+        }
+
+    def since(self, connection: sa.Connection) -> int | None:
+        """When the oldest run that has not ended began: what it has put into the artifact store is not older."""
+        began: int | None = connection.execute(
+            sa.select(sa.func.min(retrainings.c.created_at)).where(retrainings.c.ended_at.is_(None))
+        ).scalar()
+        return began
+
     def run(self, run_id: str) -> Run | None:
         with self._database.read() as connection:
             row = connection.execute(sa.select(retrainings).filter_by(id=run_id)).one_or_none()

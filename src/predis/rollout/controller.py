@@ -1,36 +1,61 @@
 """Rollouts: start, wish, and the level-triggered loop that carries them out.
 
-Each tick reads where a rollout stands and what is known, asks ``plan.decide``, and applies the step: the next Route and the new
-state in ONE transaction. A crash between ticks loses nothing, a crash inside one is undone by the database, and the next tick, in
-whatever process, goes on from the row.
+Each tick reads where a rollout stands and what is known, asks ``decide``, and applies the step: the next Route and the new state in ONE
+transaction. A crash between ticks loses nothing, a crash inside one is undone by the database, and the next tick, in whatever process,
+goes on from the row.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from predis.access.audit import Audit
-from predis.clock import Clock
-from predis.errors import Conflict, IllegalTransition, PredisError, RolloutNotFound
+from predis.clock import Clock, iso
+from predis.errors import (
+    AccessDenied,
+    ChangeFrozen,
+    Conflict,
+    IllegalTransition,
+    NotFound,
+    PredisError,
+    RolloutNotFound,
+)
 from predis.events import Bus, RolloutEnded, RouteChanged
-from predis.monitoring.evidence import EvidenceReader, Mark
+from predis.monitoring.evidence import EvidenceReader
 from predis.registry import Registry
-from predis.rollout.plan import Evidence, Plan, Status, Step, decide
-from predis.rollout.states import FINAL, State
+from predis.rollout.decision import Status, Step, decide
+from predis.rollout.freezes import Freezes
+from predis.rollout.gates import Ledger
+from predis.rollout.gathering import Gatherer
+from predis.rollout.plan import Plan
+from predis.rollout.splits import Sides, baseline_of, split_of, without_segment
+from predis.rollout.states import FINAL, State, check_wish
 from predis.rollout.store import Rollout, RolloutStore
 from predis.serving.endpoints import Endpoints
-from predis.serving.follower import alive
-from predis.serving.store import Endpoint
+from predis.serving.route import Route, Split
+from predis.serving.store import Endpoint, split_from_row, split_to_row
 from predis.state import Database
+from predis.stats import latency
 
 log = logging.getLogger(__name__)
 
 CHAMPION = "champion"
-_SLOW_FACTOR = 2.0
-_SLOW_LEAST_S = 0.02
+# What the baseline's slowest hundredth took is slow, but nobody waits for less than this.
+_LEAST_SLOW_S = 0.01
+_LEAST_ANSWERS = 100
+_MOVES_KEPT = 200
+
+
+@dataclass(frozen=True)
+class Order:
+    """What somebody wants deployed: a version by number, alias or ``latest``, and the plan's values that are not the defaults."""
+
+    version: str | int
+    plan: Mapping[str, Any]
+    override_freeze: bool = False
 
 
 class Rollouts:
@@ -44,13 +69,13 @@ class Rollouts:
         self._registry = registry
         self._store = RolloutStore(database)
         self._reader = EvidenceReader(database)
+        self._gatherer = Gatherer(self._reader, endpoints.store)
         self._audit = Audit(database, clock)
         self._clock = clock
         self._bus = bus
+        self.freezes = Freezes(database, clock)
 
-    def start(
-        self, tenant: str, name: str, *, version: str | int, plan: Mapping[str, Any], actor: str
-    ) -> Rollout:
+    def start(self, tenant: str, name: str, *, order: Order, actor: str) -> Rollout:
         """Begin to move an endpoint to a version.
 
         Raises:
@@ -58,25 +83,37 @@ class Rollouts:
             InvalidInput: the plan cannot be used.
             RolloutInProgress: the endpoint has one already.
             Conflict: the endpoint answers with that version already.
+            ChangeFrozen: a freeze window is open.
+            Untrusted: the tenant wants signed versions, and this one is not.
         """
         endpoint = self._endpoints.get(tenant, name)
-        candidate = self._registry.version(tenant, endpoint.model, reference=version).number
-        route = self._endpoints.current_route(endpoint)
-        baseline = max(route.weights, key=lambda number: route.weights[number]) if route.weights else None
+        candidate = self._registry.version(tenant, endpoint.model, reference=order.version).number
+        self._registry.deployable(tenant, endpoint.model, number=candidate)
+        now = self._clock.time_ns()
+        if not order.override_freeze:
+            self._refuse_frozen(tenant, name, now=now)
+        base = self._endpoints.current_route(endpoint).split
+        baseline = baseline_of(base, str(order.plan.get("where", "")))
         if baseline == candidate:
             raise Conflict(f"endpoint {name!r} answers with version {candidate} already")
-        full = Plan.from_dict({**self._defaults(endpoint, baseline), **plan})
-        weights = {candidate: 1.0} if baseline is None else {baseline: 1.0, candidate: 0.0}
-        now = self._clock.time_ns()
+        if candidate in base.shadows:
+            raise Conflict(f"version {candidate} is a shadow of endpoint {name!r}")
+        full = Plan.from_dict({**self._defaults(endpoint, baseline), **order.plan})
+        sides = Sides(baseline, candidate)
+        if full.where and baseline is None:
+            raise Conflict(f"endpoint {name!r} answers nothing yet; deploy a version to all requests first")
+        split = split_of(full, base, sides=sides, state=State.WARMING, share=0.0, salt=base.salt)
         row: dict[str, Any] = {
             "tenant": tenant, "endpoint": name, "model": endpoint.model, "baseline": baseline, "candidate": candidate,
-            "state": State.WARMING, "step": 0, "plan": full.to_dict(), "marks": {}, "route": 0, "verdicts": [],
-            "reason": "workers are loading the candidate", "wish": "", "created_at": now, "step_at": now, "ended_at": None,
-            "created_by": actor,
+            "state": State.WARMING, "step": 0, "share": 0.0, "plan": full.to_dict(), "base": split_to_row(base), "marks": {}, "ledger": {},
+            "looks": 0, "verdicts": [], "moves": [_move(now, State.WARMING, share=0.0, reason=f"started by {actor}")],
+            "reason": "workers are loading the candidate", "wish": "", "wish_by": "", "overrides_freeze": order.override_freeze,
+            "created_at": now, "began_at": None, "step_at": now, "ended_at": None, "created_by": actor,
         }  # fmt: skip
         with self._database.write() as connection:
+            self._registry.hold(connection, tenant, endpoint.model, number=candidate)  # against its deletion
             made = self._endpoints.store.put_route(
-                connection, endpoint, weights=weights, reason=f"warm version {candidate}", at=now, actor=actor
+                connection, endpoint, route=split, reason=f"warm version {candidate}", at=now, actor=actor
             )
             rollout = self._store.add(connection, {**row, "route": made.number})
             # If another rollout has ended since the look, the baseline may be another.
@@ -87,6 +124,7 @@ class Rollouts:
                 "candidate": candidate,
                 "baseline": baseline,
                 "strategy": full.strategy,
+                "where": full.where,
             }
             self._audit.add(
                 connection, tenant, actor=actor, action="rollout.start", target=name, detail=detail
@@ -94,25 +132,79 @@ class Rollouts:
         self._bus.publish(RouteChanged(tenant=tenant, at_ns=now, endpoint=name, route=made.number))
         return self.get(tenant, rollout)
 
-    def wish(self, tenant: str, rollout: int, *, wish: str, actor: str) -> Rollout:
-        """Ask for ``promote`` or ``abort``; the next tick does it.
+    def wish(
+        self,
+        tenant: str,
+        rollout: int,
+        *,
+        wish: str,
+        actor: str,
+        note: str = "",
+        override_freeze: bool = False,
+    ) -> Rollout:
+        """Ask for one of ``WISHES``; the next tick does it.
 
         Raises:
             RolloutNotFound
-            IllegalTransition: it has ended.
+            IllegalTransition: it is in no state that could grant that.
+            ChangeFrozen: it would go forward in a freeze window.
+            AccessDenied: the plan wants the yes of somebody else than who started it.
         """
         found = self.get(tenant, rollout)
+        check_wish(wish, found.state)
+        if wish == "promote" and not (override_freeze or found.overrides_freeze):
+            self._refuse_frozen(tenant, found.endpoint, now=self._clock.time_ns())
+        if wish in ("approve", "promote") and found.plan["four_eyes"] and actor == found.created_by:
+            raise AccessDenied(
+                f"rollout {rollout} wants the yes of somebody else than {actor}, who started it"
+            )
         with self._database.write() as connection:
-            self._store.wish(connection, found, wish=wish)
+            self._store.wish(connection, found, wish=wish, by=actor)
+            detail = {"rollout": rollout, **({"note": note} if note else {})}
             self._audit.add(
                 connection,
                 tenant,
                 actor=actor,
                 action=f"rollout.{wish}",
                 target=found.endpoint,
-                detail={"rollout": rollout},
+                detail=detail,
             )
         return self.get(tenant, rollout)
+
+    def drop_segment(self, tenant: str, name: str, *, when: str, actor: str) -> Route:
+        """Answer a segment's requests as all others from now on.
+
+        Raises:
+            EndpointNotFound
+            NotFound: the endpoint has no such segment.
+            RolloutInProgress
+            ChangeFrozen
+        """
+        endpoint = self._endpoints.get(tenant, name)
+        now = self._clock.time_ns()
+        self._refuse_frozen(tenant, name, now=now)
+        base = self._endpoints.current_route(endpoint).split
+        if when not in [segment.when for segment in base.segments]:
+            raise NotFound(
+                f"endpoint {name!r} has no segment {when!r}; `predis endpoint show {name}` shows them"
+            )
+        with self._database.write() as connection:
+            self._store.refuse_second(connection, tenant, name)
+            made = self._endpoints.store.put_route(
+                connection,
+                endpoint,
+                route=without_segment(base, when),
+                reason=f"without segment {when}",
+                at=now,
+                actor=actor,
+            )
+            if made.number != endpoint.route + 1:
+                raise Conflict(f"the Route of endpoint {name!r} changed meanwhile; try again")
+            self._audit.add(
+                connection, tenant, actor=actor, action="segment.drop", target=name, detail={"when": when}
+            )
+        self._bus.publish(RouteChanged(tenant=tenant, at_ns=now, endpoint=name, route=made.number))
+        return made
 
     def get(self, tenant: str, rollout: int) -> Rollout:
         """
@@ -128,6 +220,10 @@ class Rollouts:
         """Newest first."""
         return self._store.rollouts(tenant, endpoint=endpoint)
 
+    def active(self) -> list[Rollout]:
+        """Those of all tenants that have not ended."""
+        return self._store.active()
+
     def tick(self) -> None:
         """Look at every active rollout once. One that fails is logged and does not hold up the others."""
         for rollout in self._store.active():
@@ -141,61 +237,51 @@ class Rollouts:
     def _advance(self, rollout: Rollout) -> None:
         now = self._clock.time_ns()
         plan = Plan.from_dict(rollout.plan)
-        status = Status(
-            state=rollout.state, step=rollout.step, created_at=rollout.created_at, step_at=rollout.step_at, wish=rollout.wish,
-            has_baseline=rollout.baseline is not None,
-        )  # fmt: skip
-        step = decide(plan, status, evidence=self._evidence(rollout, plan, now=now), now=now)
+        ledger = Ledger.from_dict(plan, rollout.ledger)
+        frozen = (
+            "" if rollout.overrides_freeze else self.freezes.reason(rollout.tenant, rollout.endpoint, now=now)
+        )
+        evidence, is_new = self._gatherer.gather(rollout, plan, ledger=ledger, frozen=frozen, now=now)
+        step = decide(plan, _status(rollout), evidence=evidence, now=now)
         verdicts = [asdict(verdict) for verdict in step.verdicts] or rollout.verdicts
-        if not step.moved:
-            if step.reason != rollout.reason or verdicts != rollout.verdicts:
-                self._store.note(rollout, reason=step.reason, verdicts=verdicts)
-            return
-        self._apply(rollout, step, verdicts=verdicts, now=now)
+        if step.moved:
+            if evidence.ledger is not None and step.share != rollout.share:
+                ledger.close(evidence.sides)
+            self._apply(rollout, plan, step=step, verdicts=verdicts, ledger=ledger, now=now)
+        elif is_new or step.reason != rollout.reason or verdicts != rollout.verdicts:
+            self._store.note(rollout, reason=step.reason, verdicts=verdicts, ledger=ledger.to_dict())
 
-    def _evidence(self, rollout: Rollout, plan: Plan, *, now: int) -> Evidence:
-        applied, problem = self._workers(rollout, now)
-        if rollout.state != State.RUNNING or rollout.baseline is None:
-            return Evidence(applied=applied, problem=problem)
-        mark = Mark(rollout.marks["at"], rollout.marks["counters"])
-        sides = [
-            self._reader.side(
-                rollout.tenant, rollout.endpoint, version=version, mark=mark, slow_s=plan.slow_s
-            )
-            for version in (rollout.baseline, rollout.candidate)
-        ]
-        return Evidence(applied=applied, problem=problem, baseline=sides[0], candidate=sides[1])
-
-    def _workers(self, rollout: Rollout, now: int) -> tuple[bool, str]:
-        """Whether every living worker serves the rollout's Route, and what one that cannot says."""
-        name = f"{rollout.tenant}/{rollout.endpoint}"
-        living = [worker for worker in self._endpoints.store.workers() if alive(worker, now)]
-        for worker in living:
-            problem = worker.problems.get(name)
-            if problem and problem["route"] == rollout.route:
-                return False, problem["message"]
-        return bool(living) and all(worker.applied.get(name, -1) >= rollout.route for worker in living), ""
-
-    def _apply(self, rollout: Rollout, step: Step, *, verdicts: list[dict[str, Any]], now: int) -> None:
+    def _apply(
+        self,
+        rollout: Rollout,
+        plan: Plan,
+        *,
+        step: Step,
+        verdicts: list[dict[str, Any]],
+        ledger: Ledger,
+        now: int,
+    ) -> None:
         """The next Route, the new state, the champion's alias and the audit entry, or none of them."""
         endpoint = self._endpoints.get(rollout.tenant, rollout.endpoint)
-        weights = _weights(rollout, step)
+        split = split_of(
+            plan, split_from_row(rollout.base), sides=Sides(rollout.baseline, rollout.candidate), state=step.state, share=step.share,
+            salt=f"rollout {rollout.id}",
+        )  # fmt: skip
         values: dict[str, Any] = {
-            "step": step.step,
-            "step_at": now,
-            "reason": step.reason,
-            "verdicts": verdicts,
-        }
-        if step.state == State.RUNNING and rollout.state == State.WARMING:
-            values["marks"] = asdict(self._reader.mark(rollout.tenant, rollout.endpoint, now=now))
+            "step": step.step, "share": step.share, "step_at": now, "reason": step.reason, "verdicts": verdicts,
+            "ledger": ledger.to_dict(), "looks": rollout.looks + 1,
+            "moves": [*rollout.moves, _move(now, step.state, share=step.share, reason=step.reason)][-_MOVES_KEPT:],
+        }  # fmt: skip
+        if rollout.began_at is None and step.state in (State.RUNNING, State.HOLDING):
+            values |= {
+                "marks": asdict(self._reader.mark(rollout.tenant, rollout.endpoint, now=now)),
+                "began_at": now,
+            }
         if step.state in FINAL:
             values["ended_at"] = now
         with self._database.write() as connection:
-            reason = f"rollout {rollout.id}: {step.reason}"
-            route = self._endpoints.store.put_route(
-                connection, endpoint, weights=weights, reason=reason, at=now, actor="rollout"
-            )
-            self._store.move(connection, rollout, target=step.state, values={**values, "route": route.number})
+            route = self._next_route(connection, rollout, endpoint=endpoint, split=split, step=step, now=now)
+            self._store.move(connection, rollout, target=step.state, values={**values, "route": route})
             detail = {
                 "rollout": rollout.id,
                 "from": rollout.state,
@@ -211,7 +297,7 @@ class Rollouts:
                 target=rollout.endpoint,
                 detail=detail,
             )
-            if step.state == State.PROMOTED:
+            if step.state == State.PROMOTED and not plan.where:
                 self._registry.point(
                     connection,
                     rollout.tenant,
@@ -221,40 +307,55 @@ class Rollouts:
                     actor="rollout",
                 )
         log.info("rollout %d of %s: %s, %s", rollout.id, rollout.endpoint, step.state, step.reason)
-        self._publish(rollout, step, route=route.number, now=now)
+        self._publish(rollout, step, route=route, now=now)
+
+    def _next_route(
+        self, connection: Any, rollout: Rollout, *, endpoint: Endpoint, split: Split, step: Step, now: int
+    ) -> int:
+        """The number of the Route that says so; of the present one where nothing changes for callers."""
+        as_it_was = rollout.began_at is not None and step.share == rollout.share and step.state not in FINAL
+        if as_it_was or step.state == State.WAITING:
+            return rollout.route
+        reason = f"rollout {rollout.id}: {step.reason}"
+        made = self._endpoints.store.put_route(
+            connection, endpoint, route=split, reason=reason, at=now, actor="rollout"
+        )
+        return made.number
 
     def _publish(self, rollout: Rollout, step: Step, *, route: int, now: int) -> None:
-        self._bus.publish(
-            RouteChanged(tenant=rollout.tenant, at_ns=now, endpoint=rollout.endpoint, route=route)
-        )
+        if route != rollout.route:
+            self._bus.publish(
+                RouteChanged(tenant=rollout.tenant, at_ns=now, endpoint=rollout.endpoint, route=route)
+            )
         if step.state in FINAL:
             self._bus.publish(
                 RolloutEnded(
-                    tenant=rollout.tenant,
-                    at_ns=now,
-                    rollout=rollout.id,
-                    endpoint=rollout.endpoint,
-                    candidate=rollout.candidate,
+                    tenant=rollout.tenant, at_ns=now, rollout=rollout.id, endpoint=rollout.endpoint, candidate=rollout.candidate,
                     state=step.state,
                 )
-            )
+            )  # fmt: skip
+
+    def _refuse_frozen(self, tenant: str, name: str, *, now: int) -> None:
+        reason = self.freezes.reason(tenant, name, now=now)
+        if reason:
+            raise ChangeFrozen(f"endpoint {name!r} is {reason}; an administrator may override it")
 
     def _defaults(self, endpoint: Endpoint, baseline: int | None) -> dict[str, Any]:
-        """A slow request is one slower than twice the baseline's p99 so far, and never one under 20 ms."""
-        p99_s = (
-            None if baseline is None else self._reader.p99_s(endpoint.tenant, endpoint.name, version=baseline)
-        )
-        if p99_s is None:
+        """What the plan has from the baseline's past: slow is slower than its p99 so far."""
+        counts = None
+        if baseline is not None:
+            counts = self._reader.latency(endpoint.tenant, endpoint.name, version=baseline)
+        if counts is None or counts.sum() < _LEAST_ANSWERS:
             return {}
-        return {"slow_s": max(_SLOW_FACTOR * p99_s, _SLOW_LEAST_S)}
+        return {"slow_s": max(latency.quantile(counts, 0.99), _LEAST_SLOW_S)}
 
 
-def _weights(rollout: Rollout, step: Step) -> dict[int, float]:
-    """The Route of a step: the baseline first, so that a growing canary only takes keys over from it."""
-    if step.state == State.PROMOTED:
-        return {rollout.candidate: 1.0}
-    if rollout.baseline is None:
-        return {}
-    if step.state in FINAL:
-        return {rollout.baseline: 1.0}
-    return {rollout.baseline: 1.0 - step.share, rollout.candidate: step.share}
+def _status(rollout: Rollout) -> Status:
+    return Status(
+        state=rollout.state, step=rollout.step, share=rollout.share, step_at=rollout.step_at, began_at=rollout.began_at or 0,
+        wish=rollout.wish, wish_by=rollout.wish_by, has_baseline=rollout.baseline is not None,
+    )  # fmt: skip
+
+
+def _move(at: int, state: str, *, share: float, reason: str) -> dict[str, Any]:
+    return {"at": iso(at), "at_ns": at, "state": state, "share": share, "reason": reason}

@@ -7,22 +7,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import orjson
 
 from predis.clock import Clock
-from predis.errors import InvalidInput
+from predis.errors import InvalidInput, PredisError
 from predis.serving import runtimes
 from predis.serving.batching import Batch, Outputs
 from predis.serving.inputs import Inputs, Unseen
-from predis.state.records import Status
+from predis.serving.served import ServedVersion
+from predis.state.records import Arm, More, Status
 
 
 class Sink(Protocol):
     """Where records go: the journal's writer, or nothing."""
 
     def append(self, payload: bytes, count: int = 1) -> bool: ...
+
+
+class Record(NamedTuple):
+    """A record for the sink, and how many requests are in it."""
+
+    payload: bytes
+    requests: int
 
 
 class Capture:
@@ -61,6 +70,41 @@ class Capture:
                 self._count(single)
             self._write([call], call.inputs, outputs=call.outputs)
 
+    def copied(
+        self,
+        served: ServedVersion,
+        calls: Sequence[Any],
+        *,
+        inputs: Inputs,
+        outputs: Outputs,
+        took: Sequence[float],
+    ) -> Record:
+        """The record of calls that were answered, as predicted by a shadow. Any thread may ask for it.
+
+        Args:
+            took: seconds of each, as if the shadow had answered.
+        """
+        answers = [runtimes.scores_of(call.served.signature, call.outputs) for call in calls]
+        received, events = self._moments(calls)
+        extra = _texts(inputs.unseen) if inputs.unseen else b""
+        payload = served.records.encode(
+            [call.request.id for call in calls],
+            bytes(len(calls)),
+            numbers=([call.inputs.rows for call in calls], received, events, [int(s * 1e6) for s in took]),
+            scores=runtimes.scores_of(served.signature, outputs),
+            features=inputs.features,
+            more=More(bytes((Arm.SHADOW,)) * len(calls), np.concatenate(answers), extra),
+        )
+        return Record(payload, len(calls))
+
+    def copy_refused(self, served: ServedVersion, call: Any, *, error: PredisError) -> Record:
+        """The record of a call that was answered, and that a shadow could not. Any thread may ask for it."""
+        return Record(self._refused(served, call, error=error, arm=Arm.SHADOW), 1)
+
+    def append(self, record: Record) -> None:
+        if self._sink is not None:
+            self._sink.append(record.payload, record.requests)
+
     def _count(self, batch: Batch) -> None:
         batch.calls[0].served.metrics.predicted(
             batch.rows,
@@ -77,32 +121,42 @@ class Capture:
         payload = served.records.encode(
             [call.request.id for call in calls],
             bytes(len(calls)),
-            numbers=([call.inputs.rows for call in calls], *self._times(calls)),
+            numbers=([call.inputs.rows for call in calls], *self._moments(calls), _latencies(calls)),
             scores=runtimes.scores_of(served.signature, outputs),
             features=inputs.features,
-            extra=_texts(inputs.unseen) if inputs.unseen else b"",
+            more=More(
+                bytes([call.arm for call in calls]), extra=_texts(inputs.unseen) if inputs.unseen else b""
+            ),
         )
         self._sink.append(payload, len(calls))
 
     def _write_refused(self, call: Any) -> None:
         if self._sink is None or not call.applied.config.capture:
             return
-        status = Status.REJECTED if isinstance(call.error, InvalidInput) else Status.FAILED
-        (received,), (event,), (latency,) = self._times([call])
-        payload = call.served.records.refused(
-            call.request.id, status, received_at=received, event_at=event, latency_us=latency
-        )
-        self._sink.append(payload, 1)
+        self._sink.append(self._refused(call.served, call, error=call.error, arm=call.arm), 1)
 
-    def _times(self, calls: Sequence[Any]) -> tuple[list[int], list[int], list[int]]:
-        """When each call came and when its event was, in nanoseconds, and what it took, in microseconds."""
+    def _refused(self, served: ServedVersion, call: Any, *, error: PredisError, arm: int) -> bytes:
+        status = Status.REJECTED if isinstance(error, InvalidInput) else Status.FAILED
+        (received,), (event,) = self._moments([call])
+        (latency,) = _latencies([call])
+        return served.records.refused(
+            call.request.id, status, received_at=received, event_at=event, latency_us=latency, arm=arm
+        )
+
+    def _moments(self, calls: Sequence[Any]) -> tuple[list[int], list[int]]:
+        """When each call came and when its event was, in nanoseconds."""
         # Moments of the calls are those of a clock without a date; what it shows now, and what the wall clock shows, is the bridge.
         epoch_ns = self._clock.time_ns() - int(time.perf_counter() * 1e9)
         received = [epoch_ns + int(call.started * 1e9) for call in calls]
         events = [
             at if call.event_at is None else call.event_at for call, at in zip(calls, received, strict=True)
         ]
-        return received, events, [int((call.ended - call.started) * 1e6) for call in calls]
+        return received, events
+
+
+def _latencies(calls: Sequence[Any]) -> list[int]:
+    """What each call took, in microseconds."""
+    return [int((call.ended - call.started) * 1e6) for call in calls]
 
 
 def _texts(unseen: Unseen) -> bytes:

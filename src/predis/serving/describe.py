@@ -39,7 +39,7 @@ def model_metadata(plane: Plane, caller: Caller, *, endpoint: str, version: str 
     applied, served = _served(plane, caller, endpoint=endpoint, version=version)
     return {
         "name": endpoint,
-        "versions": [str(number) for number, share in applied.route.weights.items() if share > 0],
+        "versions": [str(number) for number in applied.route.answering()],
         "platform": f"predis_{served.version.format}",
         "inputs": [field.to_dict() for field in served.signature.inputs],
         "outputs": [field.to_dict() for field in served.signature.outputs],

@@ -14,7 +14,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from predis.access import Keys
@@ -211,7 +211,7 @@ class Follower:
         """Apply the endpoint's Route, or report why not. False: not yet, versions of it are being loaded."""
         route = self._store.route(endpoint.tenant, endpoint.name, number=endpoint.route)
         try:
-            versions = {number: self._library.version(endpoint, number) for number in route.weights}
+            versions = {number: self._library.version(endpoint, number) for number in route.versions()}
         except Unavailable:
             raise  # It says nothing of the version.
         except PredisError as error:
@@ -253,7 +253,7 @@ class Follower:
         config: ServingConfig,
     ) -> None:
         # An unloaded endpoint is known by the number of its Route, and answers nothing.
-        shown = route if config.loaded else replace(route, weights={})
+        shown = route if config.loaded else Route(route.endpoint, route.number, {})
         self._plane.apply(AppliedRoute(endpoint.tenant, shown, endpoint.model, served, config))
         remembered = Remembered(endpoint, route, tuple(versions.values()))
         self._applied[endpoint.tenant, endpoint.name] = remembered

@@ -200,6 +200,7 @@ class Service:
             started=rpc.started,
             deadline=rpc.deadline,
         )
+        call.headers = metadata
         if self._observing.tracer is not None:
             call.trace = self._observing.begin(
                 metadata.get("traceparent", ""), metadata.get("tracestate", "")

@@ -118,12 +118,7 @@ class Inspected:
             InvalidInput: the table does not fit the signature.
             ModelFailure: the model failed, or its process did.
         """
-        import pyarrow as pa  # late: a worker's registry has an inspector too
-
-        path = self._process.folder / "table.arrow"
-        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
-        self._process.ask({"table": path.name}, doing=f"scoring {table.num_rows} rows")
+        self._process.ask({"table": self._handed(table)}, doing=f"scoring {table.num_rows} rows")
         content = self._process.read("scores", limit_bytes=8 * table.num_rows)
         if len(content) != 8 * table.num_rows:
             raise ModelFailure(
@@ -131,8 +126,37 @@ class Inspected:
             )
         return np.frombuffer(content)
 
+    def timings(self, table: pa.Table, *, rows: int) -> list[float]:
+        """Seconds that predicting each block of ``rows`` rows takes, measured in the model's process.
+
+        Raises:
+            InvalidInput: the table does not fit the signature.
+            ModelFailure: the model failed, or its process did.
+        """
+        question = {"table": self._handed(table), "rows": rows}
+        answer = self._process.ask(question, doing=f"timing {table.num_rows} rows")
+        if not isinstance(answer, list) or not all(
+            isinstance(each, float) and 0 <= each < self._process.timeout_s for each in answer
+        ):
+            raise ModelFailure("the model's process answered something else than how long it took")
+        return answer
+
+    @property
+    def usable(self) -> bool:
+        """Whether the process can be asked again: it may have died, or still be busy with what it was asked before."""
+        return not self._process.broken
+
     def close(self) -> None:
         self._process.close()
+
+    def _handed(self, table: pa.Table) -> str:
+        """The name of a file with the table, for the process to read."""
+        import pyarrow as pa  # late: a worker's registry has an inspector too
+
+        path = self._process.folder / "table.arrow"
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+        return path.name
 
     def __enter__(self) -> Inspected:
         return self
@@ -145,12 +169,13 @@ class Process:
     """The process of a model: started, asked line by line, ended for certain."""
 
     def __init__(self, *, timeout_s: float, memory_bytes: int) -> None:
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self.folder = Path(tempfile.mkdtemp(prefix="predis-inspect-"))
         (self.folder / "files").mkdir()
         self._socket, theirs = socket.socketpair()
         self._received = b""
         self._stopped = False
+        self.broken = False
         with theirs, (self.folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
                 [
@@ -174,14 +199,16 @@ class Process:
             ModelFailure: it died or took too long while ``doing`` it.
         """
         try:
-            self._socket.settimeout(self._timeout_s)
+            self._socket.settimeout(self.timeout_s)
             self._socket.sendall(json.dumps(question).encode() + b"\n")
             answer = json.loads(self._line())
         except TimeoutError:
+            self.broken = True
             raise ModelFailure(
-                f"{doing} took longer than {self._timeout_s:g} s (setting inspect_timeout_s)"
+                f"{doing} took longer than {self.timeout_s:g} s (setting inspect_timeout_s)"
             ) from None
         except (OSError, EOFError, ValueError):
+            self.broken = True
             raise ModelFailure(f"{doing} {self._end()}") from None
         if not isinstance(answer, dict) or not answer.keys() & {"answer", "error"}:
             raise ModelFailure(f"{doing} ended in an answer that is none")
@@ -205,7 +232,7 @@ class Process:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _line(self) -> bytes:
-        deadline = time.monotonic() + self._timeout_s
+        deadline = time.monotonic() + self.timeout_s
         while b"\n" not in self._received:
             self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
             chunk = self._socket.recv(1 << 16)

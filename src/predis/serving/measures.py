@@ -25,6 +25,7 @@ class VersionMetrics:
         self.queue_s = metrics.histogram("predis_queue_seconds", **labels)
         self.predict_s = metrics.histogram("predis_predict_seconds", **labels)
         self.batch_rows = metrics.histogram("predis_batch_rows", **labels)
+        self.shadow_dropped = metrics.counter("predis_shadow_dropped_total", **labels)
         self._last = metrics.gauge("predis_last_request_time_seconds", **labels)
         self._loaded = metrics.gauge("predis_version_loaded", **labels)
         self._loaded.set(1)

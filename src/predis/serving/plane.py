@@ -18,7 +18,7 @@ import secrets
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -37,11 +37,13 @@ from predis.errors import (
 from predis.serving.batching import Batch, Batcher, BatchPolicy, Outputs
 from predis.serving.cache import EndpointCache, PredictionCache
 from predis.serving.capture import Capture
+from predis.serving.choosing import Chooser
 from predis.serving.config import ServingConfig
 from predis.serving.inputs import Inputs
 from predis.serving.protocol import InferRequest
 from predis.serving.route import Route
 from predis.serving.served import ServedVersion
+from predis.serving.shadows import Shadow, Shadows
 from predis.serving.threads import Threads
 
 log = logging.getLogger(__name__)
@@ -55,11 +57,13 @@ class Call:
 
     ``started``, ``ended`` and ``deadline`` are moments of ``time.perf_counter``. ``reply`` is called exactly once for a call that
     ``submit`` accepted, in the event loop, when ``outputs`` or ``error`` is set. Whoever has no more use for the answer calls ``cancel``.
+    ``headers`` are the request's, by lower-case name, as the wire has them. ``predicted`` is when its prediction began and ended, and
+    ``together`` how many rows that was of; a cached answer has none.
     """
 
     __slots__ = (
-        "applied", "caller", "cancelled", "context", "deadline", "ended", "endpoint", "error", "event_at", "inputs", "key",
-        "outputs", "predicted", "reply", "request", "served", "started", "timer", "trace", "version",
+        "applied", "arm", "caller", "cancelled", "context", "deadline", "ended", "endpoint", "error", "event_at", "headers", "inputs",
+        "key", "outputs", "predicted", "reply", "request", "served", "started", "timer", "together", "trace", "version",
     )  # fmt: skip
 
     def __init__(
@@ -83,11 +87,14 @@ class Call:
         self.trace: Any = None
         self.timer: asyncio.TimerHandle | None = None
         self.cancelled = False
+        self.arm = 0
+        self.headers: Mapping[Any, Any] = _NO_HEADERS
         self.event_at: int | None = None
         self.key: bytes | None = None
         self.outputs: Outputs | None = None
         self.error: PredisError | None = None
         self.predicted: tuple[float, float] | None = None
+        self.together = 0
         self.ended = 0.0
         self.applied: AppliedRoute
         self.served: ServedVersion
@@ -98,13 +105,16 @@ class Call:
         self.cancelled = True
 
 
+_NO_HEADERS: Mapping[Any, Any] = {}
+
+
 def _nobody(_call: Call) -> None:
     """The reply of a call that nobody waits for."""
 
 
 @dataclass(frozen=True)
 class AppliedRoute:
-    """A Route whose versions are all in memory."""
+    """A Route whose versions are all in memory. ``Plane.apply`` adds what it makes of them."""
 
     tenant: str
     route: Route
@@ -112,6 +122,8 @@ class AppliedRoute:
     versions: Mapping[int, ServedVersion]
     config: ServingConfig = ServingConfig()
     cache: EndpointCache | None = None
+    chooser: Chooser | None = None
+    shadows: tuple[Shadow, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -153,6 +165,8 @@ class Plane:
         self._admission = admission or Admission()
         self._policy = policy or BatchPolicy()
         self._threads = Threads(threads, "predict")
+        self._shadows = Shadows(capture, has_room=lambda: 2 * self._pending <= self._admission.pending)
+        self._shadowing = False
         self._pending = 0
         self._pending_of: dict[str, int] = defaultdict(int)
         self._applied: dict[tuple[str, str], AppliedRoute] = {}
@@ -190,11 +204,26 @@ class Plane:
         for served in applied.versions.values():
             served.join(policy, self)
         tenant, endpoint = applied.tenant, applied.route.endpoint
-        cache = self._caches.of(tenant, endpoint, config=config.cache, asker=self)
-        self._applied[tenant, endpoint] = replace(applied, cache=cache)
+        route, versions = applied.route, applied.versions
+        before = self._applied.get((tenant, endpoint))
+        shadows = self._shadows.of(
+            # What is not kept is not worth predicting.
+            route if config.capture else Route(endpoint, 0, {}),
+            versions,
+            before=before.shadows if before else (),
+        )
+        self._applied[tenant, endpoint] = replace(
+            applied,
+            cache=self._caches.of(tenant, endpoint, config=config.cache, asker=self),
+            chooser=Chooser(route, versions) if route.weights else None,
+            shadows=shadows,
+        )
+        self._shadowing = any(each.shadows for each in list(self._applied.values()))
 
     def remove(self, tenant: str, endpoint: str) -> None:
-        self._applied.pop((tenant, endpoint), None)
+        removed = self._applied.pop((tenant, endpoint), None)
+        for shadow in removed.shadows if removed else ():
+            shadow.close()
         self._caches.remove(tenant, endpoint)
 
     def settled(self) -> threading.Event:
@@ -256,7 +285,7 @@ class Plane:
         if not request.id:
             request.id = f"{self._prefix}-{next(self._count):x}"
         served = call.served = (
-            self._route(applied, request) if call.version is None else _version_of(applied, call.version)
+            self._choose(applied, call) if call.version is None else _version_of(applied, call.version)
         )
         try:
             self._admit(call, served.batcher)
@@ -285,12 +314,12 @@ class Plane:
         applied = self._applied.get((tenant, endpoint))
         if not self._pending or applied is None:
             return
-        numbers = (
-            [str(n) for n, share in applied.route.weights.items() if share] if version is None else [version]
-        )
-        if len(numbers) != 1:
+        if version is not None:
+            served = _version_of(applied, version)
+        elif applied.chooser is not None and applied.chooser.only is not None:
+            served = applied.chooser.only
+        else:
             return
-        served = _version_of(applied, numbers[0])
         try:
             self._find_room(tenant, served.batcher)
         except PredisError as error:
@@ -322,12 +351,13 @@ class Plane:
 
     def close(self) -> bool:
         """Predict nothing more in threads. Whether nothing is being predicted there: what is cannot be stopped."""
-        return self._threads.close()
+        shadows_ended = self._shadows.close()
+        return self._threads.close() and shadows_ended
 
-    def _route(self, applied: AppliedRoute, request: InferRequest) -> ServedVersion:
-        if not applied.route.weights:
+    def _choose(self, applied: AppliedRoute, call: Call) -> ServedVersion:
+        if applied.chooser is None:
             raise _nothing_to_answer(applied)
-        return applied.versions[applied.route.pick(request.routing_key() or request.id)]
+        return applied.chooser.choose(call)
 
     def _admit(self, call: Call, batcher: Batcher) -> None:
         timeout = call.request.timeout_s() if call.request.parameters else None
@@ -414,6 +444,7 @@ class Plane:
             else:
                 call.outputs = found
             call.predicted = (batch.started, batch.ended)
+            call.together = batch.rows
             self._answer(call)
             if call.key is not None:
                 self._settle(call)
@@ -422,6 +453,8 @@ class Plane:
             self._capture.batch(batch)
         except Exception:
             log.exception("predictions could not be kept")
+        if self._shadowing:
+            self._copy(batch.calls)
 
     def expired(self, call: Call) -> None:
         """Answer a call that waited past its deadline."""
@@ -443,6 +476,8 @@ class Plane:
         call.outputs = outputs
         self._answer(call)
         self._keep(call)
+        if self._shadowing:
+            self._copy([call])
 
     def uncached(self, call: Call) -> None:
         """Have a call predicted."""
@@ -493,6 +528,18 @@ class Plane:
             self._capture.alone([call])
         except Exception:
             log.exception("a prediction could not be kept")
+
+    def _copy(self, calls: Sequence[Call]) -> None:
+        """Copy calls that a Route had answered to the shadows of the Route that there is now: only its versions are sure to be open."""
+        for call in calls:
+            applied = self._applied.get((call.applied.tenant, call.endpoint))
+            if applied is None or call.error is not None or call.version is not None:
+                continue
+            for shadow in applied.shadows:
+                try:
+                    shadow.offer(call)
+                except Exception:
+                    log.exception("a request could not be copied")
 
     def _turn(self) -> None:
         """Go on with what threads have finished and with what waits, though the loop is still reading."""

@@ -144,6 +144,7 @@ class RestApp:
             call.trace = self._observing.begin(request.header(b"traceparent"), request.header(b"tracestate"))
         call.reply = self._answer
         call.context = request
+        call.headers = headers
         request.on_gone = call.cancel
         try:
             self._plane.submit(call)

@@ -49,6 +49,7 @@ class ServedVersion:
         self.number = version.number
         self.endpoint = endpoint
         self.runtime = runtime
+        self.takes = runtime.takes
         self.signature = signature
         self.binder = Binder(signature, limits, takes=runtime.takes)
         self.encoder = Encoder(endpoint, version.number, signature=signature)
@@ -56,7 +57,9 @@ class ServedVersion:
         self.cache_keys = CacheKeys(version)
         self.metrics = VersionMetrics(metrics, version.tenant, endpoint=endpoint, version=version.number)
         self.batcher: Batcher
-        self.pending = 0  # requests taken on and not answered yet; changes in the event loop only
+        self.pending = (
+            0  # requests and copies of them taken on and not done with; changes in the event loop only
+        )
 
     def join(self, policy: BatchPolicy, scheduler: Scheduler) -> None:
         """Have requests joined by this policy from now on."""

@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from predis.registry.model import File, Version
+from predis.errors import InvalidInput
+from predis.registry.model import Endorsement, File, Version
 from predis.registry.signature import Signature
 from predis.serving.route import Route
-from predis.serving.store import Endpoint
+from predis.serving.store import Endpoint, split_from_row, split_to_row
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class Snapshot:
             return [_from_dict(item) for item in document["endpoints"]], document["keys"]
         except FileNotFoundError:
             return [], None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, InvalidInput) as error:
             log.warning("the Routes kept in %s cannot be read: %s", self._path, error)
             return [], None
 
@@ -65,15 +66,15 @@ def _to_dict(item: Remembered) -> dict[str, Any]:
             **vars(version),
             "files": [asdict(f) for f in version.files],
             "signature": version.signature.to_dict(),
+            "endorsements": [asdict(one) for one in version.endorsements],
         }
         versions.append(
             {**row, "profile": None, "metrics": dict(version.metrics), "lineage": dict(version.lineage)}
         )
-    weights = [[number, share] for number, share in item.route.weights.items()]
     return {
         "endpoint": vars(item.endpoint),
         "number": item.route.number,
-        "weights": weights,
+        **split_to_row(item.route),
         "versions": versions,
     }
 
@@ -86,9 +87,10 @@ def _from_dict(document: dict[str, Any]) -> Remembered:
                 **row,
                 "files": tuple(File(**f) for f in row["files"]),
                 "signature": Signature.from_dict(row["signature"]),
+                "endorsements": tuple(Endorsement(**one) for one in row["endorsements"]),
             }
         )
         for row in document["versions"]
     )
-    weights = {int(number): float(share) for number, share in document["weights"]}
-    return Remembered(endpoint, Route(endpoint.name, document["number"], weights), versions)
+    split = split_from_row(document)
+    return Remembered(endpoint, Route(endpoint.name, document["number"], **vars(split)), versions)

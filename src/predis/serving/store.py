@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
-from predis.serving.route import Route
+from predis.serving.route import Route, Segment, Split, Weights
 from predis.state.engine import Database
 from predis.state.schema import endpoints, routes, workers
 
@@ -77,7 +78,7 @@ class ServingStore:
         connection: sa.Connection,
         endpoint: Endpoint,
         *,
-        weights: dict[int, float],
+        route: Split,
         reason: str,
         at: int,
         actor: str,
@@ -87,15 +88,14 @@ class ServingStore:
         current = connection.execute(
             sa.select(endpoints.c.route).filter_by(**key).with_for_update()
         ).scalar_one()
-        route = Route(endpoint.name, current + 1, weights, reason, at)
+        number = current + 1
         row = {
-            "tenant": endpoint.tenant, "endpoint": endpoint.name, "number": route.number,
-            "weights": [[version, share] for version, share in weights.items()], "reason": reason, "created_at": at,
-            "created_by": actor,
+            "tenant": endpoint.tenant, "endpoint": endpoint.name, "number": number, **split_to_row(route), "reason": reason,
+            "created_at": at, "created_by": actor,
         }  # fmt: skip
         connection.execute(routes.insert(), row)
-        connection.execute(endpoints.update().filter_by(**key).values(route=route.number))
-        return route
+        connection.execute(endpoints.update().filter_by(**key).values(route=number))
+        return Route(endpoint.name, number, reason=reason, created_at=at, **vars(route))
 
     def route(self, tenant: str, endpoint: str, *, number: int) -> Route:
         """One Route; number 0 is the empty one."""
@@ -105,13 +105,22 @@ class ServingStore:
             row = connection.execute(
                 sa.select(routes).filter_by(tenant=tenant, endpoint=endpoint, number=number)
             ).one()
-        return Route(
-            endpoint,
-            row.number,
-            {int(v): float(share) for v, share in row.weights},
-            row.reason,
-            row.created_at,
+        split = split_from_row(row._mapping)
+        return Route(endpoint, row.number, reason=row.reason, created_at=row.created_at, **vars(split))
+
+    def in_use(self, connection: sa.Connection) -> set[tuple[str, str, int]]:
+        """Tenant, model and number of every version that the current Route of an endpoint names."""
+        current = sa.and_(
+            routes.c.tenant == endpoints.c.tenant,
+            routes.c.endpoint == endpoints.c.name,
+            routes.c.number == endpoints.c.route,
         )
+        rows = connection.execute(sa.select(endpoints.c.model, routes).join(routes, current))
+        return {
+            (row.tenant, row.model, version)
+            for row in rows
+            for version in split_from_row(row._mapping).versions()
+        }
 
     def beat(self, worker: Worker) -> None:
         with self._database.write() as connection:
@@ -127,3 +136,31 @@ class ServingStore:
                 Worker(**row._mapping)
                 for row in connection.execute(sa.select(workers).order_by(workers.c.id))
             ]
+
+
+def split_to_row(split: Split | Route) -> dict[str, Any]:
+    """The columns of a split, as JSON can hold them. Versions are listed, for their order means something and an object's would be lost."""
+    return {
+        "weights": _listed(split.weights),
+        "segments": [[segment.when, _listed(segment.weights)] for segment in split.segments],
+        "shadows": _listed(split.shadows),
+        "salt": split.salt,
+    }
+
+
+def split_from_row(row: Mapping[Any, Any]) -> Split:
+    """The split of these columns.
+
+    Raises:
+        InvalidInput: it cannot be used.
+    """
+    segments = tuple(Segment(when, _weights(shares)) for when, shares in row["segments"])
+    return Split(_weights(row["weights"]), segments, _weights(row["shadows"]), row["salt"])
+
+
+def _listed(weights: Weights) -> list[list[float]]:
+    return [[version, share] for version, share in weights.items()]
+
+
+def _weights(listed: Iterable[Sequence[float]]) -> dict[int, float]:
+    return {int(version): float(share) for version, share in listed}

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 import uuid
-from collections.abc import AsyncIterable, Iterator
+from collections.abc import AsyncIterable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any, BinaryIO
 from predis.errors import DiskFull, IntegrityFailure, InvalidInput, NotFound, TooLarge
 
 _CHUNK = 1 << 20
+_YOUNG_S = 600.0  # a file in an object store is not written again while it is younger
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,9 @@ class ArtifactStore:
         self._local = "file" in _protocols(self._files)
 
     def put(self, content: bytes) -> Stored:
-        """Store bytes; storing what is there already costs one look."""
+        """Store bytes; storing what is there already makes it new, and costs little."""
         digest = hashlib.sha256(content).hexdigest()
-        if not self.exists(digest):
+        if not self._renewed(digest):
             with self._landing() as landing:
                 landing.write(content)
                 landing.commit(digest)
@@ -72,6 +74,21 @@ class ArtifactStore:
                     raise TooLarge(f"the file is larger than {limit_bytes} bytes")
             return landing.commit()
 
+    def put_chunks(self, chunks: Iterable[bytes], *, digest: str) -> Stored:
+        """Store a file that comes in pieces and must have this digest, in constant memory.
+
+        Raises:
+            IntegrityFailure: it has another; nothing is kept.
+        """
+        with self._landing() as landing:
+            for chunk in chunks:
+                landing.write(chunk)
+            if landing.digest != digest:
+                raise IntegrityFailure(
+                    f"a file that should have the digest {digest[:12]}… has {landing.digest[:12]}…: it was changed or damaged"
+                )
+            return landing.commit()
+
     def exists(self, digest: str) -> bool:
         return bool(self._files.exists(self._path(digest)))
 
@@ -85,20 +102,99 @@ class ArtifactStore:
         try:
             content: bytes = self._files.cat_file(self._path(digest))
         except FileNotFoundError:
-            raise NotFound(
-                f"the artifact store has no file {digest[:12]}…; was it deleted by hand?"
-            ) from None
+            raise _gone(digest) from None
         actual = hashlib.sha256(content).hexdigest()
         if actual != digest:
-            raise IntegrityFailure(
-                f"file {digest[:12]}… in the artifact store has the digest {actual[:12]}…: it was changed or damaged after "
-                "registration; restore it from a backup or register the version again"
-            )
+            raise _damaged(digest, actual)
         return content
+
+    def chunks(self, digest: str) -> Iterator[bytes]:
+        """The content of a file in pieces, in constant memory. The last piece comes only if all of them are what was stored.
+
+        Raises:
+            NotFound, IntegrityFailure: as ``read``, the latter after all pieces but the last.
+        """
+        actual, last = hashlib.sha256(), b""
+        try:
+            with self._files.open(self._path(digest), "rb") as file:
+                while chunk := file.read(_CHUNK):
+                    actual.update(chunk)
+                    if last:
+                        yield last
+                    last = chunk
+        except FileNotFoundError:
+            raise _gone(digest) from None
+        if actual.hexdigest() != digest:
+            raise _damaged(digest, actual.hexdigest())
+        yield last
 
     def delete(self, digest: str) -> None:
         if self.exists(digest):
             self._files.rm_file(self._path(digest))
+
+    def held(self) -> dict[str, int]:
+        """Every file's digest and size."""
+        found = self._files.find(self._root, detail=True) if self._files.exists(self._root) else {}
+        sizes = {path.rpartition("/")[2]: info["size"] for path, info in found.items()}
+        return {name: size for name, size in sizes.items() if len(name) == 64}
+
+    def discard(self, digest: str, *, before_s: float, dry_run: bool = False) -> bool:
+        """Delete a file unless it was stored, or stored again, since ``before_s`` (seconds since the epoch). Whether it is gone.
+
+        In a folder the file is taken aside first: if it was made new between the look and the deed, it is put back. In an object store
+        a file that is stored again at that very moment may go; whoever stored it finds out when they use it.
+        """
+        path = self._path(digest)
+        older = self._is_older(path, before_s)
+        if dry_run or not older:
+            return older
+        if not self._local:
+            self._files.rm_file(path)
+            return True
+        aside = Path(self._incoming())
+        try:
+            aside.parent.mkdir(exist_ok=True)
+            Path(path).rename(aside)
+            if aside.stat().st_mtime < before_s:
+                return True
+            with suppress(FileExistsError):
+                os.link(aside, path)
+            return False
+        except FileNotFoundError:
+            return False
+        finally:
+            aside.unlink(missing_ok=True)
+
+    def discard_strays(self, before_s: float, *, dry_run: bool = False) -> int:
+        """Delete what writes that never ended have left since before ``before_s``; how many they were."""
+        folder = f"{self._root}/incoming"
+        found = self._files.ls(folder, detail=False) if self._files.exists(folder) else []
+        strays = [path for path in found if self._is_older(path, before_s)]
+        for path in strays if not dry_run else ():
+            with suppress(FileNotFoundError):
+                self._files.rm_file(path)
+        return len(strays)
+
+    def _renewed(self, digest: str) -> bool:
+        """Whether a file is there, and is now as good as just stored: nobody collects it as garbage."""
+        path = self._path(digest)
+        if not self._local:
+            return not self._is_older(path, time.time() - _YOUNG_S) and bool(self._files.exists(path))
+        try:
+            os.utime(path)
+        except OSError:  # if it is not that there is none, writing it tells
+            return False
+        return True
+
+    def _is_older(self, path: str, before_s: float) -> bool:
+        """Whether a file is there and was last written before that; never, of a store that does not tell."""
+        try:
+            return bool(self._files.modified(path).timestamp() < before_s)
+        except (FileNotFoundError, NotImplementedError):
+            return False
+
+    def _incoming(self) -> str:
+        return f"{self._root}/incoming/{uuid.uuid4().hex}"
 
     def local_path(self, digest: str) -> Path | None:
         """Where a file lies, for stores that are folders; its content is NOT checked."""
@@ -136,6 +232,11 @@ class _Landing:
         self._hash.update(chunk)
         self.size += len(chunk)
 
+    @property
+    def digest(self) -> str:
+        """Of what was written so far."""
+        return self._hash.hexdigest()
+
     def commit(self, digest: str | None = None) -> Stored:
         assert self._file is not None
         digest = digest or self._hash.hexdigest()
@@ -160,6 +261,17 @@ class _Landing:
                 self._file.close()
         if self._files.exists(self._temporary):
             self._files.rm_file(self._temporary)
+
+
+def _gone(digest: str) -> NotFound:
+    return NotFound(f"the artifact store has no file {digest[:12]}…; was it deleted by hand?")
+
+
+def _damaged(digest: str, actual: str) -> IntegrityFailure:
+    return IntegrityFailure(
+        f"file {digest[:12]}… in the artifact store has the digest {actual[:12]}…: it was changed or damaged after "
+        "registration; restore it from a backup or register the version again"
+    )
 
 
 @contextmanager

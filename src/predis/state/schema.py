@@ -8,7 +8,18 @@ whose rows belong to someone starts its key with ``tenant``.
 from __future__ import annotations
 
 import sqlalchemy as sa
-from sqlalchemy import BigInteger, Boolean, Column, Float, Integer, LargeBinary, String, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Integer,
+    LargeBinary,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+)
 
 metadata = sa.MetaData(
     naming_convention={
@@ -56,6 +67,8 @@ models = Table(
     _tenant(),
     Column("name", String(128), primary_key=True),
     Column("created_at", BigInteger, nullable=False),
+    # The highest number given so far: that of a deleted version is never given again.
+    Column("numbered", Integer, nullable=False, server_default="0"),
 )
 
 versions = Table(
@@ -88,6 +101,59 @@ aliases = Table(
     Column("moved_by", String(128), nullable=False),
 )
 
+# Every move of an alias; no number before its first, none after it was deleted.
+alias_moves = Table(
+    "alias_moves",
+    metadata,
+    Column("id", Serial, primary_key=True, autoincrement=True),
+    Column("tenant", String(64), nullable=False),
+    Column("model", String(128), nullable=False),
+    Column("alias", String(64), nullable=False),
+    Column("before", Integer),
+    Column("after", Integer),
+    Column("moved_at", BigInteger, nullable=False),
+    Column("moved_by", String(128), nullable=False),
+    sa.Index("ix_alias_moves_model", "tenant", "model", "id"),
+)
+
+# Keys of users whose signatures a tenant trusts. A revoked one stays, so that it is never trusted again by mistake.
+trusted_keys = Table(
+    "trusted_keys",
+    metadata,
+    _tenant(),
+    Column("id", String(16), primary_key=True),
+    Column("name", String(128), nullable=False),
+    Column("public_key", Text, nullable=False),
+    Column("added_at", BigInteger, nullable=False),
+    Column("added_by", String(128), nullable=False),
+    Column("revoked_at", BigInteger),
+    Column("revoked_by", String(128)),
+)
+
+# Users' signatures over versions; in the registry's words endorsements, for a signature there is a model's inputs and outputs.
+endorsements = Table(
+    "endorsements",
+    metadata,
+    _tenant(),
+    Column("model", String(128), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("key", String(16), primary_key=True),
+    Column("signature", String(128), nullable=False),
+    Column("signed_at", BigInteger, nullable=False),
+    Column("signed_by", String(128), nullable=False),
+)
+
+# What a tenant demands, by name; what has no row is not demanded.
+policies = Table(
+    "policies",
+    metadata,
+    _tenant(),
+    Column("name", String(64), primary_key=True),
+    Column("value", sa.JSON, nullable=False),
+    Column("changed_at", BigInteger, nullable=False),
+    Column("changed_by", String(128), nullable=False),
+)
+
 endpoints = Table(
     "endpoints",
     metadata,
@@ -106,6 +172,9 @@ routes = Table(
     Column("endpoint", String(128), primary_key=True),
     Column("number", Integer, primary_key=True),
     Column("weights", sa.JSON, nullable=False),
+    Column("segments", sa.JSON, nullable=False),
+    Column("shadows", sa.JSON, nullable=False),
+    Column("salt", String(64), nullable=False),
     Column("reason", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("created_by", String(128), nullable=False),
@@ -133,13 +202,21 @@ rollouts = Table(
     Column("candidate", Integer, nullable=False),
     Column("state", String(16), nullable=False),
     Column("step", Integer, nullable=False),
+    Column("share", Float, nullable=False),
     Column("plan", sa.JSON, nullable=False),
+    Column("base", sa.JSON, nullable=False),
     Column("marks", sa.JSON, nullable=False),
+    Column("ledger", sa.JSON, nullable=False),
+    Column("looks", BigInteger, nullable=False),
     Column("route", Integer, nullable=False),
     Column("verdicts", sa.JSON, nullable=False),
+    Column("moves", sa.JSON, nullable=False),
     Column("reason", Text, nullable=False),
     Column("wish", String(16), nullable=False),
+    Column("wish_by", String(128), nullable=False),
+    Column("overrides_freeze", Boolean, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    Column("began_at", BigInteger),
     Column("step_at", BigInteger, nullable=False),
     Column("ended_at", BigInteger),
     Column("created_by", String(128), nullable=False),
@@ -153,6 +230,22 @@ rollouts = Table(
     ),
 )
 
+# Times in which rollouts do not go forward: between two moments, or every week at the same time. An empty endpoint means all.
+freezes = Table(
+    "freezes",
+    metadata,
+    Column("id", Serial, primary_key=True, autoincrement=True),
+    Column("tenant", String(64), nullable=False),
+    Column("endpoint", String(128), nullable=False),
+    Column("starts_at", BigInteger),
+    Column("ends_at", BigInteger),
+    Column("weekly", String(64), nullable=False),
+    Column("zone", String(64), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("created_by", String(128), nullable=False),
+)
+
 journal_positions = Table(
     "journal_positions",
     metadata,
@@ -164,12 +257,14 @@ journal_positions = Table(
     Column("damaged", BigInteger, nullable=False),
 )
 
+# One row for each arm of a version (``records.Arm``). ``scores`` counts the scores in the universal buckets of ``stats.score_buckets``.
 counters = Table(
     "counters",
     metadata,
     _tenant(),
     Column("endpoint", String(128), primary_key=True),
     Column("version", Integer, primary_key=True),
+    Column("arm", SmallInteger, primary_key=True),
     Column("requests", BigInteger, nullable=False),
     Column("failed", BigInteger, nullable=False),
     Column("rejected", BigInteger, nullable=False),
@@ -177,6 +272,7 @@ counters = Table(
     Column("duplicates", BigInteger, nullable=False),
     Column("matured", BigInteger, nullable=False),
     Column("latency", LargeBinary, nullable=False),
+    Column("scores", LargeBinary, nullable=False),
     Column("first_at", BigInteger, nullable=False),
     Column("last_at", BigInteger, nullable=False),
 )
@@ -211,8 +307,8 @@ windows = Table(
     Column("verdicts", sa.JSON, nullable=False),
 )
 
-# One row per request, not per score: it is written for every request and read for those whose label comes. ``sequence`` follows the order
-# in which requests were recorded, so that what is old stands at the front and needs no index of its own to be found.
+# One row per answered request, not per score: it is written for every one and read for those whose label comes. ``sequence`` follows the
+# order in which requests were recorded, so that what is old stands at the front and needs no index of its own to be found.
 predictions = Table(
     "predictions",
     metadata,
@@ -221,6 +317,7 @@ predictions = Table(
     Column("endpoint", String(128), nullable=False),
     Column("id", String(128), nullable=False),
     Column("version", Integer, nullable=False),
+    Column("arm", SmallInteger, nullable=False, server_default="0"),
     Column("scores", LargeBinary, nullable=False),
     Column("event_at", BigInteger, nullable=False),
     Column("received_at", BigInteger, nullable=False),
@@ -239,10 +336,60 @@ labelled = Table(
     Column("row", Integer, nullable=False),
     Column("score", Float, nullable=False),
     Column("label", Float, nullable=False),
+    Column("value", Float),
+    Column("arm", SmallInteger, nullable=False, server_default="0"),
     Column("event_at", BigInteger, nullable=False),
     Column("labelled_event_at", BigInteger, nullable=False),
     Column("received_at", BigInteger, nullable=False),
     sa.Index("ix_labelled_received_at", "received_at"),
+)
+
+# Copies of requests that a shadow scored: its scores, and those that the client was given for the same rows. They stand apart, so that
+# nothing that is about answers can count them by mistake.
+shadow_predictions = Table(
+    "shadow_predictions",
+    metadata,
+    _tenant(),
+    Column("endpoint", String(128), primary_key=True),
+    Column("id", String(128), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("scores", LargeBinary, nullable=False),
+    Column("answers", LargeBinary, nullable=False),
+    Column("received_at", BigInteger, nullable=False),
+    sa.Index("ix_shadow_predictions_received_at", "received_at"),
+)
+
+# Copies that have met their label, numbered within their version as the labelled answers are.
+shadow_labels = Table(
+    "shadow_labels",
+    metadata,
+    _tenant(),
+    Column("endpoint", String(128), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("number", BigInteger, primary_key=True),
+    Column("id", String(128), nullable=False),
+    Column("row", Integer, nullable=False),
+    Column("score", Float, nullable=False),
+    Column("answered", Float, nullable=False),
+    Column("label", Float, nullable=False),
+    Column("value", Float),
+    Column("received_at", BigInteger, nullable=False),
+    sa.Index("ix_shadow_labels_received_at", "received_at"),
+)
+
+# How a shadow's scores differ from the answers: moments of (score - answer), and the sizes in the buckets of ``stats.score_buckets``.
+shadow_differences = Table(
+    "shadow_differences",
+    metadata,
+    _tenant(),
+    Column("endpoint", String(128), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("rows", BigInteger, nullable=False),
+    Column("flips", BigInteger, nullable=False),
+    Column("mean", Float, nullable=False),
+    Column("m2", Float, nullable=False),
+    Column("worst", Float, nullable=False),
+    Column("sizes", LargeBinary, nullable=False),
 )
 
 feedback = Table(
@@ -253,6 +400,7 @@ feedback = Table(
     Column("id", String(128), primary_key=True),
     Column("row", Integer, primary_key=True),
     Column("label", Float, nullable=False),
+    Column("value", Float),
     Column("event_at", BigInteger, nullable=False),
     Column("received_at", BigInteger, nullable=False),
     Column("sequence", BigInteger, nullable=False),
@@ -339,6 +487,33 @@ retrainings = Table(
     Column("ended_at", BigInteger),
     sa.Index(
         "uq_retrainings_active",
+        "tenant",
+        "endpoint",
+        unique=True,
+        sqlite_where=sa.text("ended_at IS NULL"),
+        postgresql_where=sa.text("ended_at IS NULL"),
+    ),
+)
+
+# Replays of the prediction log through a candidate. ``seen_at`` is when the control role that runs it last said so.
+backtests = Table(
+    "backtests",
+    metadata,
+    Column("id", Serial, primary_key=True, autoincrement=True),
+    Column("tenant", String(64), nullable=False),
+    Column("endpoint", String(128), nullable=False),
+    Column("candidate", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("progress", Float, nullable=False),
+    Column("asked", sa.JSON, nullable=False),
+    Column("report", sa.JSON),
+    Column("error", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("seen_at", BigInteger, nullable=False),
+    Column("ended_at", BigInteger),
+    Column("created_by", String(128), nullable=False),
+    sa.Index(
+        "uq_backtests_active",
         "tenant",
         "endpoint",
         unique=True,

@@ -5,33 +5,37 @@ come in as float64 and are never changed. What cannot be computed for lack of da
 what makes no sense raises `predis.errors.InvalidInput`.
 """
 
-from predis.stats import latency
+from predis.stats import latency, score_buckets
+from predis.stats.bandit import thompson_share
 from predis.stats.bins import Bins, categorical_bins, numeric_bins
 from predis.stats.delong import AucComparison, compare_auc, delong_covariance
+from predis.stats.distributions import distribution_distance, quantile_interval
 from predis.stats.drift import PsiDetector, PsiVerdict, adjust, psi, psi_test
 from predis.stats.latency import LatencyHistogram
+from predis.stats.moments import Moments, difference_interval
 from predis.stats.profile import Profile, build_profile
+from predis.stats.ratio_test import RatioTest
 from predis.stats.scores import BinaryScores, auc, binary_scores, brier, gini, ks, log_loss
 from predis.stats.sequential import (
-    AucGate,
     AucPairs,
-    RateComparison,
-    compare_auc_streams,
-    compare_rates,
     proportion_interval,
+    rate_difference_interval,
 )
+from predis.stats.split_test import SplitTest
+from predis.stats.strata import stratified_difference
 
 __all__ = [
     "AucComparison",
-    "AucGate",
     "AucPairs",
     "BinaryScores",
     "Bins",
     "LatencyHistogram",
+    "Moments",
     "Profile",
     "PsiDetector",
     "PsiVerdict",
-    "RateComparison",
+    "RatioTest",
+    "SplitTest",
     "adjust",
     "auc",
     "binary_scores",
@@ -39,9 +43,9 @@ __all__ = [
     "build_profile",
     "categorical_bins",
     "compare_auc",
-    "compare_auc_streams",
-    "compare_rates",
     "delong_covariance",
+    "difference_interval",
+    "distribution_distance",
     "gini",
     "ks",
     "latency",
@@ -50,4 +54,9 @@ __all__ = [
     "proportion_interval",
     "psi",
     "psi_test",
+    "quantile_interval",
+    "rate_difference_interval",
+    "score_buckets",
+    "stratified_difference",
+    "thompson_share",
 ]

@@ -28,53 +28,22 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
-from typing import Literal
 
 from numpy.typing import ArrayLike
 
 from predis.errors import InvalidInput
-from predis.stats._arrays import at_least_zero, fraction, ordered, positives
-
-Verdict = Literal["worse", "not_worse", "undecided"]
+from predis.stats._arrays import fraction, ordered, positives
+from predis.stats.moments import Moments, difference_interval
 
 _PRIOR = 0.5  # both parameters of the Beta prior (Jeffreys): sharp near 0 and 1, where error rates live
 _LOG_PRIOR = math.log(math.pi)  # log B(1/2, 1/2)
 _STEPS = 100  # of Newton's method; a dozen are needed
 _PRECISION = 1e-12  # of the logit of a bound
+_CELL = 20  # successes and failures of each side from which the average is taken for normal
+_TUNED_AT = 1_000  # trials of each side
 
 
 Share = tuple[float, float]  # (how often, of how many)
-
-
-@dataclass(frozen=True)
-class RateComparison:
-    """Two rates of something bad (errors, timeouts), compared under continuous looking.
-
-    Rates are 0..1, NaN without trials. low, high: always-valid interval of candidate - baseline.
-    verdict: "worse" (low > margin), "not_worse" (high < margin), "undecided".
-    """
-
-    baseline_rate: float
-    candidate_rate: float
-    low: float
-    high: float
-    verdict: Verdict
-
-
-@dataclass(frozen=True)
-class AucGate:
-    """Two AUCs of different rows, compared under continuous looking.
-
-    AUCs are 0..1, NaN without pairs. low, high: always-valid interval of candidate - baseline.
-    verdict: "worse" (high < -margin), "not_worse" (low > -margin), "undecided".
-    """
-
-    baseline_auc: float
-    candidate_auc: float
-    low: float
-    high: float
-    verdict: Verdict
 
 
 def proportion_interval(successes: float, trials: float, *, alpha: float) -> tuple[float, float]:
@@ -88,8 +57,7 @@ def proportion_interval(successes: float, trials: float, *, alpha: float) -> tup
     [0.0024, 0.0262]
     """
     fraction(alpha, "alpha")
-    if not (0.0 <= successes <= trials and math.isfinite(trials)):
-        raise InvalidInput(f"successes must lie in 0..trials, got {successes} of {trials}")
+    _check(successes, trials)
     if trials == 0:
         return 0.0, 1.0
     failures = trials - successes
@@ -98,28 +66,55 @@ def proportion_interval(successes: float, trials: float, *, alpha: float) -> tup
     return _lower_bound(successes, trials, level=level), 1.0 - _lower_bound(failures, trials, level=level)
 
 
-def compare_rates(baseline: Share, candidate: Share, *, alpha: float, margin: float) -> RateComparison:
-    """Is the candidate's rate of something bad higher than the baseline's by more than `margin`?
+def log_martingale(successes: float, trials: float, *, p: float) -> float:
+    """log M_n(p): the evidence that the mean is not `p`, 0 <= p <= 1; inf where p is impossible."""
+    failures = trials - successes
+    if (p <= 0.0 and successes > 0) or (p >= 1.0 and failures > 0):
+        return math.inf
+    mixture = _log_beta(successes + _PRIOR, failures + _PRIOR) - _LOG_PRIOR
+    likelihood = (successes * math.log(p) if successes else 0.0) + (
+        failures * math.log1p(-p) if failures else 0.0
+    )
+    return mixture - likelihood
 
-    baseline, candidate: how often the bad thing happened, and of how many trials. alpha: chance that the
-    verdict is EVER wrong, over all looks. margin: >= 0, in units of the rate. The interval joins a
-    confidence sequence of each side at alpha / 2; sides may arrive in any order and number. Raises
-    `InvalidInput` for impossible numbers.
 
-    >>> compare_rates((50, 5000), (30, 500), alpha=0.05, margin=0.005).verdict
-    'worse'
+def rate_difference_interval(baseline: Share, candidate: Share, *, alpha: float) -> tuple[float, float]:
+    """(low, high) that contain candidate mean - baseline mean at all times at once with probability >= 1 - alpha.
+
+    baseline, candidate: sum of values in [0, 1], and of how many; the sides may arrive in any order and number. Two
+    intervals are intersected, each at alpha / 2. One joins the exact confidence sequences of both sides and holds for
+    any counts. The other is that of two means (`difference_interval`): a third narrower, but asymptotic. It is taken once each
+    side has 20 successes and 20 failures; from there on, at 5 %, it erred in 0.6 to 3.7 % of simulated runs (rates
+    of 1 to 30 %, shares of 10 and 50 %). Both take each side's mean as constant: where rates move with the hour and
+    shares of traffic change meanwhile, use `RatioTest`. Raises `InvalidInput` for impossible numbers.
+
+    >>> [round(bound, 4) for bound in rate_difference_interval((50, 5000), (90, 5000), alpha=0.05)]
+    [-0.0005, 0.0165]
     """
-    at_least_zero(margin, "margin")
-    low, high = _difference(baseline, candidate, alpha=alpha)
-    verdict: Verdict = "worse" if low > margin else "not_worse" if high < margin else "undecided"
-    return RateComparison(_ratio(*baseline), _ratio(*candidate), low, high, verdict)
+    fraction(alpha, "alpha")
+    half = alpha / 2.0
+    (base_low, base_high), (low, high) = (
+        proportion_interval(*side, alpha=half / 2.0) for side in (baseline, candidate)
+    )
+    low, high = low - base_high, high - base_low
+    if all(min(s, n - s) >= _CELL for s, n in (baseline, candidate)):
+        # A mean of coins has the largest variance that values in [0, 1] of this mean can have: ties make it wider.
+        sides = [Moments(int(n), s / n, s * (n - s) / n) for s, n in (baseline, candidate)]
+        near = difference_interval(*sides, alpha=half, tuned_at=_TUNED_AT)
+        low, high = max(low, near[0]), min(high, near[1])
+    return low, high
+
+
+def _check(successes: float, trials: float) -> None:
+    if not (0.0 <= successes <= trials and math.isfinite(trials)):
+        raise InvalidInput(f"successes must lie in 0..trials, got {successes} of {trials}")
 
 
 class AucPairs:
     """Pairs of a positive and a negative row that stood next to each other in the stream, each row used once.
 
     A pair is won when the positive scores higher; a tie is half a win. Because no row is in two pairs, pairs of
-    independent rows are independent, which is what `compare_auc_streams` needs; the usual AUC uses every row in
+    independent rows are independent, which is what a confidence sequence needs; the usual AUC uses every row in
     many pairs and has no such guarantee. A row is paired with the newest row of the other class that still waits:
     so a pair compares rows of the same hour, and a change of the base rate or the scores over the day does not
     pass for skill. What is measured is therefore the AUC among neighbours in time. Of each class at
@@ -160,33 +155,6 @@ class AucPairs:
             high, low = (value, other) if is_positive else (other, value)
             self.pairs += 1
             self.wins += 1.0 if high > low else 0.5 if high == low else 0.0
-
-
-def compare_auc_streams(baseline: Share, candidate: Share, *, alpha: float, margin: float) -> AucGate:
-    """Is the candidate's AUC, on its own traffic, lower than the baseline's by more than `margin`?
-
-    baseline, candidate: pairs won, and of how many, a tie counting one half (as `AucPairs` counts them).
-    alpha: chance that the verdict is EVER wrong, over all looks. margin: >= 0, in AUC units. Raises
-    `InvalidInput` for impossible numbers.
-
-    >>> compare_auc_streams((4000, 5000), (3000, 5000), alpha=0.05, margin=0.02).verdict
-    'worse'
-    """
-    at_least_zero(margin, "margin")
-    low, high = _difference(baseline, candidate, alpha=alpha)
-    verdict: Verdict = "worse" if high < -margin else "not_worse" if low > -margin else "undecided"
-    return AucGate(_ratio(*baseline), _ratio(*candidate), low, high, verdict)
-
-
-def _difference(baseline: Share, candidate: Share, *, alpha: float) -> tuple[float, float]:
-    """Always-valid interval of candidate mean - baseline mean."""
-    base_low, base_high = proportion_interval(*baseline, alpha=alpha / 2.0)
-    candidate_low, candidate_high = proportion_interval(*candidate, alpha=alpha / 2.0)
-    return candidate_low - base_high, candidate_high - base_low
-
-
-def _ratio(successes: float, trials: float) -> float:
-    return successes / trials if trials else math.nan
 
 
 def _log_beta(a: float, b: float) -> float:

@@ -9,7 +9,7 @@ const CHARACTER = 6.8; // width of one at 12 px, rounded up: labels are placed w
 // --- scales and ticks -------------------------------------------------------------------------------------------------
 
 /** A linear map from [from, to] to [start, end] pixels. */
-const scale = (from, to, start, end) => (value) => start + ((value - from) / (to - from || 1)) * (end - start);
+export const scale = (from, to, start, end) => (value) => start + ((value - from) / (to - from || 1)) * (end - start);
 
 /** At most about `wanted` round numbers that cover low to high, and the digits they need. */
 export function ticks(low, high, wanted) {
@@ -75,11 +75,11 @@ function monthTicks(from, to, rough) {
 
 // --- the frame of a chart ---------------------------------------------------------------------------------------------
 
-const HEIGHT = 240;
+export const HEIGHT = 240;
 const NARROW = 480; // below this a readout stands under the chart, as beside the point it would hide it
-const MARGIN = { top: 26, right: 16, bottom: 26, left: 46 };
+export const MARGIN = { top: 26, right: 16, bottom: 26, left: 46 };
 
-function frame({ width, x, y, low, high, wanted, from, to, unit, text }) {
+export function frame({ width, x, y, low, high, wanted, from, to, unit, text }) {
   const bottom = HEIGHT - MARGIN.bottom;
   const across = ticks(low, high, wanted);
   const along = timeTicks(from, to, Math.max(2, Math.floor((width - MARGIN.left) / 84)));
@@ -99,7 +99,7 @@ function frame({ width, x, y, low, high, wanted, from, to, unit, text }) {
 }
 
 /** A chart's box: measured for its width, with a readout that follows pointer and arrow keys. */
-function plot({ label, size, stops, active, choose, readout }, ...marks) {
+export function plot({ label, size, stops, active, choose, readout }, ...marks) {
   const at = stops.findIndex((stop) => stop.key === active);
   const stop = stops[at];
   const go = (index) => choose(stops[Math.max(0, Math.min(stops.length - 1, index))]?.key ?? null);

@@ -1,13 +1,21 @@
-// The console: one page, drawn anew from each overview. What the reader chose (the view) is kept beside the data.
+// The console: the page that the address names, drawn anew from each answer. What the reader chose (the view) is kept beside the data.
 
 import { alertPart } from "./alerts.js";
 import { Client } from "./client.js";
+import { deployDialog, deployWants } from "./deploy.js";
+import { asked } from "./dialog.js";
 import { draw, h } from "./dom.js";
 import { endpointPart } from "./endpoint.js";
 import { parse } from "./format.js";
-import { retrainingPanel, rolloutPanel } from "./runs.js";
+import { freezeDialog, unfreezeDialog } from "./freezes.js";
+import { modelPage, modelsPage, modelsWants, modelWants } from "./models.js";
+import { place } from "./place.js";
+import { rolloutPage, rolloutWants } from "./rollout.js";
+import { rolloutPanel, rolloutsPage, rolloutsWants } from "./rollouts.js";
+import { retrainingPanel } from "./runs.js";
 import { banner, contents, footer, header, keyForm, title } from "./system.js";
 import { command, empty, guarded } from "./ui.js";
+import { wishDialog } from "./wishes.js";
 
 /** What the reader chose, and how wide each chart is. A change draws the page again, once per frame. */
 class View {
@@ -62,9 +70,25 @@ class View {
   }
 }
 
+// What each page asks for beside the overview, and how it is drawn.
+const PAGES = {
+  overview: { wants: () => ({}), draw: (_place, data) => overview(data) },
+  rollouts: { wants: rolloutsWants, draw: (_place, data, answers) => rolloutsPage(data, answers, view) },
+  rollout: { wants: rolloutWants, draw: (_place, data, answers) => rolloutPage(data, answers, view) },
+  models: { wants: modelsWants, draw: (_place, data, answers) => modelsPage(data, answers, view) },
+  model: { wants: modelWants, draw: (where, data, answers) => modelPage(where, data, answers, view) },
+};
+const DIALOGS = {
+  wish: { draw: () => wishDialog(view, client) },
+  freeze: { draw: (data) => freezeDialog(view, client, data) },
+  unfreeze: { draw: () => unfreezeDialog(view, client) },
+  deploy: { wants: deployWants, draw: (_data, answers) => deployDialog(view, client, answers) },
+};
+
 const state = { data: null, at: 0, lost: null, locked: null, receivedAt: 0 };
 const view = new View(render);
 const client = new Client({
+  wants: () => ({ ...PAGES[place().page].wants(place()), ...DIALOGS[asked(view)?.kind]?.wants?.(asked(view)) }),
   seen: (overview) => show({ data: overview, at: parse(overview.now), receivedAt: performance.now(), lost: null, locked: null }),
   lost: (reason, pause) => show({ lost: { reason, pause } }),
   locked: (reason) => show({ data: null, lost: null, locked: { reason } }),
@@ -86,13 +110,19 @@ function render() {
   draw(document.getElementById("app"),
     header({ data, lost: state.lost, locked: state.locked, client }),
     banner({ lost: state.lost, data }),
-    h("main", { id: "main", tabindex: -1, class: state.lost ? "stale" : null }, content(data)));
+    h("main", { id: "main", tabindex: -1, class: state.lost ? "stale" : null }, content(data)),
+    data && asked(view) && DIALOGS[asked(view).kind].draw(data, client.page()));
   if (data) document.title = title(data, (data.alerts ?? []).filter((alert) => alert.state === "open"));
 }
 
 function content(data) {
   if (state.locked) return keyForm({ reason: state.locked.reason, client });
   if (!data) return empty(h("p", null, state.lost ? "No data yet." : "Connecting to the control process."));
+  const where = place();
+  return guarded("The page", () => PAGES[where.page].draw(where, data, client.page()));
+}
+
+function overview(data) {
   const endpoints = data.endpoints ?? [];
   return [
     guarded("Alerts", () => alertPart(data, view)),
@@ -119,5 +149,10 @@ function orphans(data, endpoints) {
     h("div", { class: "grid even" }, rollouts.length > 0 && rolloutPanel(rollouts, data.at), retrainings.length > 0 && retrainingPanel(retrainings, data.at)));
 }
 
+window.addEventListener("hashchange", () => {
+  view.ask();
+  client.wake();
+  if (place().page !== "overview") scrollTo(0, 0);
+});
 render();
 client.start();

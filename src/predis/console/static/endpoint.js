@@ -7,7 +7,10 @@ import {
   period, plural, score, share, short, signed, span, when, withUnit,
 } from "./format.js";
 import { driftPanel } from "./drift.js";
-import { retrainingPanel, rolloutPanel } from "./runs.js";
+import { deployButton } from "./deploy.js";
+import { to } from "./place.js";
+import { rolloutPanel } from "./rollouts.js";
+import { retrainingPanel } from "./runs.js";
 import { choice, empty, icon, panel, pill, tone } from "./ui.js";
 
 export const anchor = (name) => `endpoint-${encodeURIComponent(name)}`;
@@ -17,7 +20,7 @@ export function endpointPart(endpoint, data, view) {
   const rollouts = own(data.rollouts);
   const retrainings = own(data.retrainings);
   return h("article", { class: "endpoint", key: endpoint.name, id: anchor(endpoint.name), "aria-label": `Endpoint ${endpoint.name}` },
-    heading(endpoint, rollouts, retrainings, data.at),
+    heading(endpoint, { rollouts, retrainings, now: data.at, view }),
     figures(endpoint),
     used(endpoint)
       ? h("div", { class: "grid", key: "charts" },
@@ -41,16 +44,17 @@ const unused = (endpoint) => panel("Traffic", { name: "traffic" }, empty(
 
 const HEALTH = { ok: "healthy", degraded: "degraded", down: "down", idle: "idle" };
 
-function heading(endpoint, rollouts, retrainings, now) {
+function heading(endpoint, { rollouts, retrainings, now, view }) {
   const moving = rollouts.find((rollout) => !rollout.ended_at);
   const learning = retrainings.find((run) => !run.ended_at);
   return h("div", { class: "endpoint-head" },
     h("div", { class: "endpoint-name" },
       h("h2", null, endpoint.name),
       pill(tone(endpoint.health), HEALTH[endpoint.health] ?? endpoint.health ?? "not known"),
-      h("span", { class: "note" }, "model ", endpoint.model),
+      h("span", { class: "note" }, "model ", h("a", { href: to.model(endpoint.model) }, endpoint.model)),
       moving && h("span", { class: "chip" }, icon("run", 14), `rollout of v${moving.candidate} ${moving.state}`),
-      learning && h("span", { class: "chip" }, icon("run", 14), "retraining")),
+      learning && h("span", { class: "chip" }, icon("run", 14), "retraining"),
+      deployButton(endpoint, moving, view)),
     route(endpoint, now));
 }
 
@@ -65,8 +69,21 @@ function route(endpoint, now) {
       weights.map(({ version, weight }) => h("span", { key: String(version), class: `hue-${hue(version)}`, style: { "flex-grow": String(weight / total) } }))),
     h("div", { class: "split-labels" },
       weights.map(({ version, weight }) => h("span", { key: String(version), title: `Weight ${exact(weight)}` }, swatch(version), h("strong", null, `v${version}`), ` ${share(weight / total)}`)),
-      h("span", { class: "note" }, `route ${endpoint.route.number}, `, when(endpoint.route.created_at, now), endpoint.route.reason && `: ${endpoint.route.reason}`)));
+      h("span", { class: "note" }, `route ${endpoint.route.number}, `, when(endpoint.route.created_at, now), endpoint.route.reason && `: ${endpoint.route.reason}`)),
+    special(endpoint.route));
 }
+
+/** Segments, which are answered by versions of their own, and shadows, which answer nobody. */
+function special({ segments, shadows }) {
+  const lines = [
+    ...(segments ?? []).map(({ when: holds, weights }) => ["where ", h("code", null, holds), ": ", versionsOf(weights)]),
+    ...Object.entries(shadows ?? {}).map(([version, part]) => ["copies of ", share(part), " to ", swatch(Number(version)), `v${version}`]),
+  ];
+  return lines.length > 0 && h("ul", { class: "note" }, lines.map((line, index) => h("li", { key: String(index) }, line)));
+}
+
+const versionsOf = (weights) => Object.entries(weights).filter(([, weight]) => weight > 0)
+  .map(([version, weight]) => [swatch(Number(version)), `v${version} ${share(weight)} `]);
 
 // --- figures ----------------------------------------------------------------------------------------------------------
 

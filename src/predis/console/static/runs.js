@@ -1,117 +1,37 @@
-// What is changing: rollouts with their gates, and retraining runs with their result.
+// What is changing: the newest run in full, earlier ones as lines; and retraining runs with their result.
 
 import { h } from "./dom.js";
 import { differenceBar, swatch } from "./charts.js";
-import { chance, count, exact, figure, interval, known, parse, score, sentence, share, signed, span, when } from "./format.js";
+import { chance, count, figure, interval, known, parse, signed, span, when } from "./format.js";
 import { empty, icon, panel, pill, stepper, tone, words } from "./ui.js";
 
 const EARLIER = 10;
 
 /** The newest run in full, the earlier ones as one line each. */
-function runs(title, name, list, now, { full, line, none }) {
+export function runs(title, name, list, now, { full, line, none, tools }) {
   const ordered = [...list].sort((a, b) => Number(Boolean(a.ended_at)) - Number(Boolean(b.ended_at)) || parse(b.created_at) - parse(a.created_at));
-  if (!ordered.length) return panel(title, { name }, empty(h("p", null, none)));
+  if (!ordered.length) return panel(title, { name, tools }, empty(h("p", null, none)));
   const [first, ...rest] = ordered;
-  return panel(title, { name },
+  return panel(title, { name, tools },
     h("div", { key: String(first.id), class: "one-run" }, full(first, now)),
     rest.length > 0 && h("details", { class: "past" },
       h("summary", null, `Earlier (${rest.length})`),
       h("ul", null, rest.slice(0, EARLIER).map((run) => h("li", { key: String(run.id) }, line(run, now))))));
 }
 
-const change = (from, to) => [known(from) && [swatch(from), `v${from} to `], known(to) ? [swatch(to), `v${to}`] : "a new version"];
+export const change = (from, to) => [known(from) && [swatch(from), `v${from} to `], known(to) ? [swatch(to), `v${to}`] : "a new version"];
 
-function lasted(run, now) {
+export function lasted(run, now) {
   if (!run.ended_at) return ["started ", when(run.created_at, now)];
   return ["ended ", when(run.ended_at, now), `, took ${span((parse(run.ended_at) - parse(run.created_at)) / 1000)}`];
 }
-
-// --- rollouts ---------------------------------------------------------------------------------------------------------
-
-const rolloutPanel = (rollouts, now) => runs("Rollouts", "rollouts", rollouts, now, {
-  full: rolloutFull,
-  line: rolloutLine,
-  none: "No rollout yet. A new version is moved to an endpoint step by step, and turned back when a gate fails.",
-});
-
-function rolloutFull(rollout, now) {
-  return [
-    h("div", { class: "run-head" },
-      h("strong", null, change(rollout.baseline, rollout.candidate)),
-      pill(tone(rollout.state), words(rollout.state)),
-      h("span", { class: "note" }, `${words(rollout.strategy)}, `, lasted(rollout, now))),
-    stepper(rolloutSteps(rollout)),
-    outcome(rollout),
-    (rollout.verdicts ?? []).length > 0 && h("ul", { class: "verdicts" }, rollout.verdicts.map(gate)),
-  ];
-}
-
-const ENDS = { aborted: "aborted", failed: "failed" };
-
-function rolloutSteps(rollout) {
-  const stopped = rollout.state in ENDS;
-  const promoted = rollout.state === "promoted";
-  const at = promoted ? Infinity : reached(rollout);
-  const state = (index) => (index < at ? "done" : index > at ? "todo" : stopped ? "failed" : "current");
-  return [
-    { label: "warm up", state: state(-1) },
-    ...planned(rollout).map((weight, index) => ({ label: share(weight), state: state(index) })),
-    { label: stopped ? ENDS[rollout.state] : "promoted", state: promoted ? "done" : stopped ? "failed" : "todo" },
-  ];
-}
-
-/** The step a rollout is in, or was in when it ended; -1: warming up, before any gate was asked. */
-function reached(rollout) {
-  const { step, state, verdicts } = rollout;
-  if (state === "warming" || state === "failed" || (state === "aborted" && !verdicts?.length)) return -1;
-  return Math.min(step ?? 0, planned(rollout).length - 1);
-}
-
-// Direct goes from warming up to everything at once, whatever steps its plan holds.
-const planned = ({ strategy, steps }) => (strategy === "direct" ? [] : steps ?? []);
-
-function outcome(rollout) {
-  if (rollout.ended_at || rollout.state in ENDS || rollout.state === "promoted") {
-    return rollout.reason && h("p", { class: `outcome ${tone(rollout.state)}` }, icon(tone(rollout.state), 16), h("span", null, sentence(rollout.reason)));
-  }
-  const now = rollout.state === "warming" ? `v${rollout.candidate} gets no traffic yet` : `v${rollout.candidate} answers ${share(rollout.weight)} of requests`;
-  return h("p", { class: "outcome run" }, icon("run", 16), h("span", null, now, rollout.reason && `: ${rollout.reason}`));
-}
-
-const WORD = { pass: "passes", hold: "not decided", fail: "fails" };
-const GATE = { errors: "Errors", latency: "Latency", auc: "AUC" };
-// Errors and latency are judged as shares: of failed requests, and of requests slower than the plan allows.
-const SHARE_OF = { errors: "failed requests: ", latency: "slow requests: " };
-const FIGURE = {
-  errors: share,
-  latency: share,
-};
-
-function gate(verdict) {
-  const text = FIGURE[verdict.gate] ?? score;
-  const both = known(verdict.baseline) && known(verdict.candidate);
-  const range = both && known(verdict.low) && known(verdict.high) ? `${text(verdict.low)} to ${text(verdict.high)}` : null;
-  return h("li", { key: verdict.gate },
-    h("span", { class: "gate" }, h("strong", null, GATE[verdict.gate] ?? words(verdict.gate)), pill(tone(verdict.verdict), WORD[verdict.verdict] ?? verdict.verdict)),
-    (known(verdict.baseline) || known(verdict.candidate)) && h("span", { class: "gate-figures" },
-      SHARE_OF[verdict.gate] ?? "", "baseline ", figure(verdict.baseline, text(verdict.baseline)), ", candidate ", figure(verdict.candidate, text(verdict.candidate)),
-      range && h("span", { class: "note", title: `${exact(verdict.low)} to ${exact(verdict.high)}` }, `, difference ${range}`)),
-    verdict.message && h("span", { class: "gate-message note" }, sentence(verdict.message)));
-}
-
-const rolloutLine = (rollout, now) => [
-  h("strong", null, change(rollout.baseline, rollout.candidate)),
-  pill(tone(rollout.state), words(rollout.state)),
-  h("span", null, sentence(rollout.reason)),
-  h("span", { class: "note" }, when(rollout.ended_at ?? rollout.created_at, now)),
-];
 
 // --- retraining -------------------------------------------------------------------------------------------------------
 
 // What a run does, in order: how it is shown, and how its name begins.
 const STEPS = [["build set", "build"], ["validate", "valid"], ["train", "train"], ["compare", "compar"], ["register", "regist"], ["roll out", "roll"]];
 
-const retrainingPanel = (retrainings, now) => runs("Retraining", "retraining", retrainings, now, {
+export const retrainingPanel = (retrainings, now) => runs("Retraining", "retraining", retrainings, now, {
   full: retrainingFull,
   line: retrainingLine,
   none: "No retraining yet. It starts by itself when performance decays, if the endpoint has a train function.",
@@ -181,5 +101,3 @@ function retrainingLine(run, now) {
     h("span", { class: "note" }, when(run.ended_at ?? run.created_at, now)),
   ];
 }
-
-export { retrainingPanel, rolloutPanel };

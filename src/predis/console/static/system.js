@@ -3,11 +3,13 @@
 import { h } from "./dom.js";
 import { clock, count, moment, plural, span } from "./format.js";
 import { anchor } from "./endpoint.js";
+import { pages } from "./place.js";
 import { icon, pill, tone } from "./ui.js";
 
 export function header({ data, lost, locked, client }) {
   return h("header", { class: "top" },
     h("h1", null, logo(), "Predis"),
+    data && pages(),
     data && h("span", { class: "note" }, "tenant ", h("strong", null, data.tenant)),
     h("span", { class: "spacer" }),
     client.hasKey && !locked && h("button", { type: "button", class: "quiet", onclick: () => client.forget() }, "Forget API key"),

@@ -9,6 +9,7 @@ const ICONS = {
   info: "M8 1.5a6.5 6.5 0 1 0 0 13a6.5 6.5 0 0 0 0-13ZM8 7.2v4.3M8 4.6v.6",
   idle: "M8 1.5a6.5 6.5 0 1 0 0 13a6.5 6.5 0 0 0 0-13ZM5 8h6",
   run: "M8 1.5a6.5 6.5 0 1 0 0 13a6.5 6.5 0 0 0 0-13ZM6.4 5.2v5.6L11 8Z",
+  arrow: "M3 8h10M9 4l4 4l-4 4",
   tick: "M3.5 8.5l3 3l6-7",
   cross: "M4 4l8 8M12 4l-8 8",
 };
@@ -24,7 +25,8 @@ export const pill = (tone, text, props) =>
 /** The tone of a state's name; a name not known here is neutral. */
 const TONES = {
   ok: "good", degraded: "warn", down: "bad", idle: "idle",
-  warming: "run", running: "run", rolling_out: "run", promoted: "good", aborted: "bad", failed: "bad", rejected: "idle",
+  warming: "run", running: "run", rolling_out: "run", holding: "run", waiting: "warn", paused: "warn",
+  promoted: "good", concluded: "good", aborted: "bad", failed: "bad", rejected: "idle",
   pass: "good", hold: "run", fail: "bad",
 };
 export const tone = (state) => TONES[state] ?? "idle";

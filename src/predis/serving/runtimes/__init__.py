@@ -86,14 +86,21 @@ def run(runtime: Runtime, inputs: Inputs) -> Sequence[NDArray[Any]]:
     """
     try:
         outputs = runtime.predict(inputs)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a model may call exit, and a panic in Rust is no Exception either
         raise ModelFailure(f"the model failed: {told(error)}") from error
     fields, rows = runtime.signature.outputs, inputs.rows
-    if len(outputs) != len(fields):
-        raise ModelFailure(f"the model answered {len(outputs)} outputs, its signature has {len(fields)}")
-    for output, field in zip(outputs, fields):  # noqa: B905, as many as was just checked, and this is the hot path
-        if output.dtype.type is not NUMPY_OF[field.datatype] or output.shape != (rows, *field.shape[1:]):
-            return [_fitted(output, field, rows=rows) for output, field in zip(outputs, fields, strict=True)]
+    try:
+        if len(outputs) != len(fields):
+            raise ModelFailure(f"the model answered {len(outputs)} outputs, its signature has {len(fields)}")
+        for output, field in zip(outputs, fields):  # noqa: B905, as many as was just checked, and this is the hot path
+            if output.dtype.type is not NUMPY_OF[field.datatype] or output.shape != (rows, *field.shape[1:]):
+                return [
+                    _fitted(output, field, rows=rows) for output, field in zip(outputs, fields, strict=True)
+                ]
+    except (AttributeError, TypeError) as error:
+        raise ModelFailure(f"the model answered what is no list of arrays: {told(error)}") from error
     return outputs
 
 
@@ -107,7 +114,7 @@ def _fitted(output: NDArray[Any], field: Field, *, rows: int) -> NDArray[Any]:
         )
     try:
         return output.reshape(shape).astype(NUMPY_OF[field.datatype], copy=False)
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # whatever becomes of objects that are to be numbers
         raise ModelFailure(
             f"the model's output {field.name!r} is not {field.datatype}: {told(error)}"
         ) from error
