@@ -24,6 +24,7 @@ from predis.console.overview import Overview
 from predis.errors import Unavailable, all_errors
 from predis.metrics import Metrics
 from predis.metrics.exposition import CONTENT_TYPE
+from predis.registry.endorsing import Subject, endorse, make_key
 from predis.retraining.workflow import Workflow
 from predis.state import Database
 from tests import toys
@@ -161,6 +162,7 @@ def test_the_whole_api(installation: Installation, http: Http, monkeypatch: pyte
     there = {"to": "staging", "control": "https://staging", "version": 1}
     assert http.post(f"/models/{MODEL}/versions/tested/promotions", there)["version"] == 2
 
+    _tell_versions_apart(http)
     made = http.post("/endpoints", {"name": ENDPOINT, "model": MODEL})
     assert (made["name"], made["config"], made["route"]["weights"]) == (ENDPOINT, {}, {})
     config = {"retraining": {"train": "toy_model:train", "label": LABEL}}
@@ -199,6 +201,8 @@ def test_the_whole_api(installation: Installation, http: Http, monkeypatch: pyte
         "aborted",
         "promoted",
     ]
+    _steer_rollouts(installation, http)
+    _backtest(http)
 
     run = http.post(f"/endpoints/{ENDPOINT}/retrain")
     assert (run["trigger"], run["champion"], run["state"]) == ("manual", 2, "running")
@@ -228,6 +232,75 @@ def test_the_whole_api(installation: Installation, http: Http, monkeypatch: pyte
 
     everything = {(method, path) for path, methods in documented.items() for method in methods}
     assert everything - answered == set()
+
+
+def _tell_versions_apart(http: Http) -> None:
+    """Differences, aliases and their history, keys and signatures, deletion and what it leaves."""
+    assert set(http.get(f"/models/{MODEL}/diff?before=1&after=newest")) >= {"metrics", "signature"}
+    http.ok("PUT", f"/models/{MODEL}/aliases/passing", json={"version": 1})
+    assert http.get(f"/models/{MODEL}/aliases")["passing"] == 1
+    http.ok("DELETE", f"/models/{MODEL}/aliases/passing")
+    assert [move["alias"] for move in http.get(f"/models/{MODEL}/aliases/history")][:2] == [
+        "passing",
+        "passing",
+    ]
+    private, public = make_key()
+    key = http.post("/trust/keys", {"name": "ada", "public_key": public.decode()})["id"]
+    assert [each["id"] for each in http.get("/trust/keys")] == [key]
+    version = http.get(f"/models/{MODEL}/versions/1")
+    named, signature = endorse(private, Subject(MODEL, version["format"], version["digest"]))
+    signed = http.post(f"/models/{MODEL}/versions/1/signatures", {"endorsements": {named: signature}})
+    assert (named, signed["version"]) == (key, 1)
+    for required in (True, False):
+        demanded = {"require_signatures": required}
+        assert http.ok("PUT", "/trust/policy", json=demanded) == http.get("/trust/policy") == demanded
+    http.ok("DELETE", f"/trust/keys/{key}")
+    http.ok("DELETE", "/models/copy/aliases/first")
+    http.ok("DELETE", "/models/copy/versions/1")
+    assert http.post("/garbage", {"dry_run": True})
+
+
+def _steer_rollouts(installation: Installation, http: Http) -> None:
+    """What people may ask of a rollout, segments, and windows in which nothing goes forward."""
+    where = "tenant == 'nobody'"
+    plan = {"approve": ["start"], "where": where}
+    for wishes in (("approve", "pause", "resume", "abort"), ("reject",)):
+        rollout = http.post(f"/endpoints/{ENDPOINT}/deploy", {"version": 1, "plan": plan})["id"]
+        for wish in ("", *wishes):
+            if wish:
+                assert http.post(f"/rollouts/{rollout}/{wish}", {"note": "as agreed"})["wish"] == wish
+            installation.beat()
+            installation.platform.rollouts.tick()
+        assert http.get(f"/rollouts/{rollout}")["state"] == "aborted"
+    http.post(f"/endpoints/{ENDPOINT}/deploy", {"version": 1, "strategy": "direct", "plan": {"where": where}})
+    installation.beat()
+    installation.platform.rollouts.tick()
+    segments = http.get(f"/endpoints/{ENDPOINT}")["route"]["segments"]
+    assert segments == [{"when": where, "weights": {"1": 1.0}}]
+    assert http.ok("DELETE", f"/endpoints/{ENDPOINT}/segments", params={"when": where})["segments"] == []
+    shadow = http.post(f"/endpoints/{ENDPOINT}/deploy", {"version": 1, "strategy": "shadow"})["id"]
+    installation.beat()
+    installation.platform.rollouts.tick()
+    assert http.get(f"/rollouts/{shadow}/shadow")["rows"] == 0
+    http.post(f"/rollouts/{shadow}/abort")
+    installation.beat()
+    installation.platform.rollouts.tick()
+    assert "strategies" in http.get("/plan")
+    freeze = http.post("/freezes", {"starts_at": 0, "reason": "end of year"})
+    assert [each["open"] for each in http.get("/freezes")] == [True]
+    assert http.refused("POST", f"/endpoints/{ENDPOINT}/deploy", json={"version": 1}) == (
+        409,
+        "change_frozen",
+    )
+    assert http.ok("DELETE", f"/freezes/{freeze['id']}") is None
+
+
+def _backtest(http: Http) -> None:
+    """One that has nothing to replay."""
+    started = http.post(f"/endpoints/{ENDPOINT}/backtests", {"candidate": 1})
+    assert [each["id"] for each in http.get("/backtests")] == [started["id"]]
+    http.post(f"/backtests/{started['id']}/cancel")
+    assert http.get(f"/backtests/{started['id']}")["endpoint"] == ENDPOINT
 
 
 @only_sqlite
@@ -344,7 +417,7 @@ class TestErrors:
             ("POST", "/endpoints", {"name": "Not A Name", "model": MODEL}),
             ("POST", "/endpoints", {"name": "new"}),
             ("POST", "/endpoints", {"name": "new", "model": MODEL, "tenant": "other"}),
-            ("POST", f"/endpoints/{ENDPOINT}/deploy", {"version": 2, "strategy": "shadow"}),
+            ("POST", f"/endpoints/{ENDPOINT}/deploy", {"version": 2, "strategy": "sideways"}),
             ("POST", f"/endpoints/{ENDPOINT}/deploy", {"version": 2, "plan": {"pace": 1}}),
             ("POST", f"/endpoints/{ENDPOINT}/deploy", {"version": [2]}),
             ("POST", f"/endpoints/{ENDPOINT}/deploy", {}),

@@ -288,7 +288,7 @@ class TestRaces:
             number = registry.resolve(TENANT, MODEL, reference="latest")
             try:
                 with database.write() as connection:
-                    registry.hold(connection, TENANT, MODEL, number=number)
+                    registry.hold(connection, TENANT, model=MODEL, number=number)
                     store.put_route(
                         connection, endpoint, route=Split({number: 1.0}), reason="", at=1, actor="a"
                     )

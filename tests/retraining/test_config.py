@@ -62,7 +62,7 @@ def test_everything_given() -> None:
         ({"margin": "none"}, "margin"),
         ({"margin": float("nan")}, "margin"),
         ({"margin": 2}, "margin"),
-        ({"strategy": "shadow"}, "strategy"),
+        ({"strategy": "sideways"}, "strategy"),
         ({"strategy": 3}, "strategy"),
         ({"plan": {"pace": 1}}, "a plan has no 'pace'"),
         ({"plan": {"steps": []}}, "at least one step"),

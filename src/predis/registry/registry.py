@@ -171,7 +171,7 @@ class Registry:
                     f"file {digest[:12]}… was collected as garbage while it was registered; upload it again"
                 )
         if draft.lineage.get("parent"):
-            self.hold(connection, draft.tenant, draft.model, number=draft.lineage["parent"])
+            self.hold(connection, draft.tenant, model=draft.model, number=draft.lineage["parent"])
         subject = Subject(draft.model, draft.format, draft.digest)
         given, demand = self.trust.admitted(connection, draft.tenant, subject=subject, given=endorsements)
         draft = replace(draft, endorsements=given, must_be_signed=demand)
@@ -258,7 +258,7 @@ class Registry:
         Raises:
             VersionNotFound: the version was deleted meanwhile.
         """
-        self.hold(connection, tenant, model, number=number)
+        self.hold(connection, tenant, model=model, number=number)
         row = self._move(tenant, model, alias=alias, number=number, actor=actor)
         before = self._store.move_alias(connection, row)
         self._note_move(connection, tenant, target=f"{model}@{alias}", actor=actor, moved=(before, number))
@@ -290,7 +290,7 @@ class Registry:
         pair = [self.version(tenant, model, reference=reference) for reference in (before, after)]
         return difference(pair[0], pair[1])
 
-    def hold(self, connection: Connection, tenant: str, model: str, *, number: int) -> None:
+    def hold(self, connection: Connection, tenant: str, *, model: str, number: int) -> None:
         """Keep a version from being deleted until the caller's transaction ends: whoever begins to use one does so in it.
 
         Raises:
@@ -327,7 +327,7 @@ class Registry:
             raise InvalidInput("there is no signature to keep; `predis model sign` makes one")
         version = self.version(tenant, model, reference=reference)
         with self._database.write() as connection:
-            self.hold(connection, tenant, model, number=version.number)
+            self.hold(connection, tenant, model=model, number=version.number)
             subject = Subject(version.model, version.format, version.digest)
             given, _demand = self.trust.admitted(connection, tenant, subject=subject, given=signatures)
             self.trust.keep(connection, replace(version, endorsements=given), actor=actor)

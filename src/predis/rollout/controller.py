@@ -111,7 +111,7 @@ class Rollouts:
             "created_at": now, "began_at": None, "step_at": now, "ended_at": None, "created_by": actor,
         }  # fmt: skip
         with self._database.write() as connection:
-            self._registry.hold(connection, tenant, endpoint.model, number=candidate)  # against its deletion
+            self._registry.hold(connection, tenant, model=endpoint.model, number=candidate)  # against its deletion
             made = self._endpoints.store.put_route(
                 connection, endpoint, route=split, reason=f"warm version {candidate}", at=now, actor=actor
             )
@@ -189,7 +189,7 @@ class Rollouts:
                 f"endpoint {name!r} has no segment {when!r}; `predis endpoint show {name}` shows them"
             )
         with self._database.write() as connection:
-            self._store.refuse_second(connection, tenant, name)
+            self._store.refuse_second(connection, tenant, endpoint=name)
             made = self._endpoints.store.put_route(
                 connection,
                 endpoint,

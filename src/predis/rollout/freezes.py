@@ -133,7 +133,7 @@ class Freezes:
             NotFound
         """
         with self._database.write() as connection:
-            if not self._store.remove(connection, tenant, freeze):
+            if not self._store.remove(connection, tenant, freeze=freeze):
                 raise NotFound(f"there is no freeze {freeze}; `predis freeze list` shows them")
             self._audit.add(connection, tenant, actor=actor, action="freeze.remove", target=str(freeze))
 

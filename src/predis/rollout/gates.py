@@ -229,7 +229,7 @@ def _errors(plan: Plan, base: Side, *, candidate: Side, ledger: Ledger, alpha: f
     return _rate_gate(
         ("errors", "error rate"),
         (min(base.failed, base.requests), base.requests),
-        (min(candidate.failed, candidate.requests), candidate.requests),
+        candidate=(min(candidate.failed, candidate.requests), candidate.requests),
         test=ledger.errors,
         limits=(plan.error_ratio, plan.error_floor, plan.error_margin),
         alpha=alpha,
@@ -244,7 +244,8 @@ def _latency(plan: Plan, base: Side, *, candidate: Side, ledger: Ledger, alpha: 
     ]
     found = _rate_gate(
         ("latency", f"share slower than {plan.slow_s * 1000:.3g} ms"),
-        *counts,
+        counts[0],
+        candidate=counts[1],
         test=ledger.slow,
         limits=(plan.slow_ratio, plan.error_floor, plan.slow_margin),
         alpha=alpha,
@@ -266,8 +267,8 @@ def _p99s(base: Side, candidate: Side, *, alpha: float) -> str:
 def _rate_gate(
     names: tuple[str, str],
     base: tuple[int, int],
-    candidate: tuple[int, int],
     *,
+    candidate: tuple[int, int],
     test: RatioTest,
     limits: tuple[float, float, float],
     alpha: float,

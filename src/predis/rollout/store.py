@@ -98,14 +98,14 @@ class RolloutStore:
         Raises:
             RolloutInProgress: the endpoint has one that has not ended.
         """
-        self.refuse_second(connection, row["tenant"], row["endpoint"])
+        self.refuse_second(connection, row["tenant"], endpoint=row["endpoint"])
         try:
             statement = rollouts.insert().values(**row).returning(rollouts.c.id)
             return int(connection.execute(statement).scalar_one())
         except sa.exc.IntegrityError:  # another control took the place between the look and the insert
             raise RolloutInProgress(f"endpoint {row['endpoint']!r} has a rollout in progress") from None
 
-    def refuse_second(self, connection: sa.Connection, tenant: str, endpoint: str) -> None:
+    def refuse_second(self, connection: sa.Connection, tenant: str, *, endpoint: str) -> None:
         """
         Raises:
             RolloutInProgress: the endpoint has one that has not ended.
@@ -212,7 +212,7 @@ class FreezeStore:
     def add(self, connection: sa.Connection, row: Mapping[str, Any]) -> int:
         return int(connection.execute(freezes.insert().values(**row).returning(freezes.c.id)).scalar_one())
 
-    def remove(self, connection: sa.Connection, tenant: str, freeze: int) -> bool:
+    def remove(self, connection: sa.Connection, tenant: str, *, freeze: int) -> bool:
         """Whether there was such a window."""
         return bool(connection.execute(freezes.delete().filter_by(tenant=tenant, id=freeze)).rowcount)
 
