@@ -20,7 +20,7 @@ from predis import errors, events, settings
 from predis.app.control import openapi
 from predis.cli import main as cli
 from predis.metrics import TABLE as METRICS
-from predis.rollout.states import STATES, TRANSITIONS
+from predis.rollout.states import STATES, TRANSITIONS, WISHES
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
 NOTE = "<!-- Written by scripts/reference.py from the code; `make docs` writes it anew. -->"
@@ -141,6 +141,7 @@ def rollout_states_page() -> str:
     final = STATES.keys() - {source for source, _ in TRANSITIONS}
     ends = "\n".join(f"    {state} --> [*]" for state in STATES if state in final)
     moves = ((code(source), code(target), why) for (source, target), why in TRANSITIONS.items())
+    wishes = ((code(wish), ", ".join(code(state) for state in STATES if state in granted)) for wish, granted in WISHES.items())
     return f"""# States of a rollout
 
 {table("state", "meaning", rows=((code(state), text) for state, text in STATES.items()))}
@@ -154,7 +155,11 @@ stateDiagram-v2
 
 No move exists but these:
 
-{table("from", "to", "when", rows=moves)}"""
+{table("from", "to", "when", rows=moves)}
+
+What people may ask for, and in which states:
+
+{table("wish", "state", rows=wishes)}"""
 
 
 def commands(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:

@@ -2,50 +2,33 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 
 from tests import toys
+from tests.console.browser import needs_chromium, opened
 from tests.installation import Installation, running, settings_of, wait_for
 
 pytestmark = pytest.mark.slow
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-ARGUMENTS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 
 
-@pytest.mark.skipif(BROWSER is None, reason="needs Chromium: apt-get install chromium")
+@needs_chromium
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_the_console_shows_what_happens(home: Path, tmp_path: Path) -> None:
-    from playwright.sync_api import sync_playwright
-
     settings = settings_of(home, label_window_rows=200, window_rows=200)
-    with running(settings) as installation, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=ARGUMENTS)
-        try:
-            page = browser.new_page()
-            problems: list[str] = []
-            page.on("pageerror", lambda error: problems.append(str(error)))
-            page.on(
-                "console", lambda message: problems.append(message.text) if message.type == "error" else None
-            )
-            page.goto(installation.control)
-            page.get_by_text("No endpoint yet").wait_for()
+    with running(settings) as installation, opened() as (page, problems):
+        page.goto(installation.control)
+        page.get_by_text("No endpoint yet").wait_for()
 
-            installation.deploy_toy(tmp_path)
-            _traffic(installation)
-            page.get_by_role("heading", name=toys.ENDPOINT).wait_for()
-            page.get_by_text("Performance on matured labels").wait_for()
-            page.get_by_text("Drift").first.wait_for()
-            page.get_by_text("serving-0").wait_for()
-            assert not problems
-        finally:
-            browser.close()
+        installation.deploy_toy(tmp_path)
+        _traffic(installation)
+        page.get_by_role("heading", name=toys.ENDPOINT).wait_for()
+        page.get_by_text("Performance on matured labels").wait_for()
+        page.get_by_text("Drift").first.wait_for()
+        page.get_by_text("serving-0").wait_for()
+        assert not problems
 
 
 def _traffic(installation: Installation) -> None:

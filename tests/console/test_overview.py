@@ -12,7 +12,7 @@ import pytest
 from predis import __version__
 from predis.clock import ManualClock
 from predis.console.overview import BAR, BAR_S
-from predis.errors import EndpointNotFound
+from predis.errors import EndpointNotFound, RolloutNotFound
 from predis.monitoring.alerts import Finding, Severity
 from predis.retraining.store import Run
 from predis.state import Database
@@ -29,7 +29,8 @@ CONTRACT: dict[str, set[str]] = {
     "system.workers[]": {"id", "pid", "seen_s", "healthy"},
     "system.journal": {"records", "dropped", "damaged"},
     "endpoints[]": {"name", "model", "health", "route", "traffic", "latency_ms", "labels", "versions"},
-    "endpoints[].route": {"number", "weights", "reason", "created_at"},
+    "endpoints[].route": {"number", "weights", "segments", "shadows", "salt", "reason", "created_at"},
+    "endpoints[].route.segments[]": {"when", "weights"},
     "endpoints[].traffic": {"requests", "failed", "rejected", "rows", "per_second", "series"},
     "endpoints[].traffic.series[]": {"at", "requests", "failed"},
     "endpoints[].latency_ms": {"p50", "p95", "p99"},
@@ -52,17 +53,24 @@ CONTRACT: dict[str, set[str]] = {
         "seen_at", "event_at", "ended_at", "looks",
     },
     "rollouts[]": {
-        "id", "endpoint", "model", "baseline", "candidate", "state", "step", "route", "verdicts", "reason", "wish", "created_at",
-        "step_at", "ended_at", "created_by", "strategy", "steps", "weight", "plan", "ended_at_ns",
+        "id", "endpoint", "model", "baseline", "candidate", "state", "step", "share", "route", "verdicts", "moves", "reason", "wish",
+        "wish_by", "overrides_freeze", "created_at", "began_at", "step_at", "ended_at", "created_by", "strategy", "where", "steps", "weight",
+        "plan", "ended_at_ns",
     },
-    "rollouts[].verdicts[]": {"gate", "verdict", "baseline", "candidate", "low", "high", "message"},
+    "rollouts[].verdicts[]": {
+        "gate", "verdict", "baseline", "candidate", "low", "high", "margin", "unit", "message",
+    },
+    "rollouts[].moves[]": {"at", "at_ns", "state", "share", "reason"},
     "retrainings[]": {
         "id", "endpoint", "model", "trigger", "state", "step", "detail", "champion", "challenger", "rollout", "created_at",
         "ended_at",
     },
 }  # fmt: skip
 # Objects whose keys are the user's, not ours.
-FREE = {"endpoints[].route.weights", "alerts[].evidence", "rollouts[].plan", "retrainings[].detail"}
+FREE = {
+    "endpoints[].route.weights", "endpoints[].route.segments[].weights", "endpoints[].route.shadows", "alerts[].evidence",
+    "rollouts[].plan", "retrainings[].detail",
+}  # fmt: skip
 
 
 def shape(found: Any, place: str = "") -> Iterator[tuple[str, set[str]]]:
@@ -121,7 +129,9 @@ class TestSituations:
         found = only(installation)
         assert found == {
             "name": ENDPOINT, "model": MODEL, "health": "idle",
-            "route": {"number": 0, "weights": {}, "reason": "", "created_at": None},
+            "route": {
+                "number": 0, "weights": {}, "segments": [], "shadows": {}, "salt": "", "reason": "", "created_at": None,
+            },
             "traffic": {"requests": 0, "failed": 0, "rejected": 0, "rows": 0, "per_second": 0.0, "series": []},
             "latency_ms": {"p50": None, "p95": None, "p99": None},
             "labels": {
@@ -150,6 +160,9 @@ class TestSituations:
         installation.register("z")
         installation.create_endpoint()
         installation.deploy(1)
+        installation.start(2, strategy="direct", where="header.x_country == 'CH'")
+        installation.beat()
+        installation.platform.rollouts.tick()
         installation.start(2)
         installation.beat()
         installation.platform.rollouts.tick()
@@ -188,12 +201,10 @@ class TestSituations:
         )
         assert (champion["drift"]["window"], candidate["drift"]) == (3, None)
         assert [alert["kind"] for alert in found["alerts"]] == ["drift"]
-        assert [rollout["state"] for rollout in found["rollouts"]] == ["running", "promoted"]
+        assert [rollout["state"] for rollout in found["rollouts"]] == ["running", "promoted", "promoted"]
         assert [verdict["gate"] for verdict in found["rollouts"][0]["verdicts"]] == [
-            "errors",
-            "latency",
-            "auc",
-        ]
+            "errors", "latency", "scores", "auc", "split",
+        ]  # fmt: skip
         assert [r["id"] for r in found["retrainings"]] == ["retrain-1"]
 
 
@@ -234,6 +245,42 @@ def raise_alert(
         for kind in kinds or ("performance",)
     ]  # fmt: skip
     installation.platform.alerts.report(TENANT, endpoint, findings=findings)
+
+
+@only_sqlite
+class TestShadow:
+    def test_how_far_it_is_from_the_answers(self, installation: Installation) -> None:
+        installation.register()
+        installation.register("z")
+        installation.create_endpoint()
+        installation.deploy(1)
+        rollout = installation.start(2, strategy="shadow")
+        shadow = installation.platform.overview.shadow
+        assert shadow(TENANT, rollout.id) is None  # workers are loading it
+        installation.beat()
+        installation.platform.rollouts.tick()
+        assert shadow(TENANT, rollout.id) == {
+            "rows": 0, "flips": 0, "mean": None, "deviation": None, "worst": None,
+        }  # fmt: skip
+        (endpoint,) = overview(installation)["endpoints"]
+        assert [v["role"] for v in endpoint["versions"]] == ["champion", "shadow"]
+        table = toys.table(100)
+        installation.copy(installation.send(table, version=1), table, version=2)
+        installation.digest()
+        found = shadow(TENANT, rollout.id)
+        assert found is not None
+        assert (found["rows"], found["flips"] > 90, found["worst"] > 0.5) == (100, True, True)
+        installation.platform.rollouts.wish(TENANT, rollout.id, wish="abort", actor="test")
+        installation.platform.rollouts.tick()
+        assert shadow(TENANT, rollout.id) is None
+
+    def test_of_no_shadow(self, installation: Installation) -> None:
+        installation.register(data=False)
+        installation.create_endpoint()
+        installation.deploy(1)
+        assert installation.platform.overview.shadow(TENANT, 1) is None
+        with pytest.raises(RolloutNotFound):
+            installation.platform.overview.shadow("elsewhere", 1)
 
 
 @only_sqlite

@@ -204,11 +204,7 @@ def _role(number: int, route: Route) -> str:
         return "shadow"
     if number not in route.weights:
         return "segment" if number in route.versions() else "previous"
-    return (
-        "champion"
-        if route.weights[number] == max(route.weights.values()) and number == next(iter(route.weights))
-        else "candidate"
-    )
+    return "champion" if number == next(iter(route.weights)) else "candidate"
 
 
 def _health(endpoint: Endpoint, route: Route, *, alerts: list[dict[str, Any]], up: bool) -> str:

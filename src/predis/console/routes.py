@@ -41,7 +41,7 @@ def api(overview: Overview) -> APIRouter:
 
     @routes.get("/plan")
     def show_plan(caller: Reader) -> dict[str, Any]:
-        """What a rollout's plan can say: strategies, each value's default, approvals, gates; and states, and what people may ask for in which."""
+        """What a rollout's plan can say, with each value's default; its gates and states, and what people may ask for in which."""
         return {
             "strategies": dict(STRATEGIES),
             "defaults": Plan().to_dict(),

@@ -8,7 +8,7 @@ const PATIENCE_MS = 10_000;
 const STORED_KEY = "predis.api-key";
 
 /** The server's no, in its words. `code` is stable. */
-export class Refusal extends Error {
+class Refusal extends Error {
   constructor(status, { error, code } = {}) {
     super(error ?? `the server answered ${status}`);
     Object.assign(this, { status, code });

@@ -3,7 +3,7 @@
 import { alertPart } from "./alerts.js";
 import { Client } from "./client.js";
 import { deployDialog, deployWants } from "./deploy.js";
-import { asked } from "./dialog.js";
+import { asked, close } from "./dialog.js";
 import { draw, h } from "./dom.js";
 import { endpointPart } from "./endpoint.js";
 import { parse } from "./format.js";
@@ -105,8 +105,14 @@ function current() {
   return { ...state.data, at0: state.at, at: state.at + performance.now() - state.receivedAt };
 }
 
+let opened; // the kind of dialog that is open
+
 function render() {
   const data = current();
+  if (asked(view)?.kind !== opened) {
+    opened = asked(view)?.kind;
+    client.wake(); // it may want documents of its own
+  }
   draw(document.getElementById("app"),
     header({ data, lost: state.lost, locked: state.locked, client }),
     banner({ lost: state.lost, data }),
@@ -150,6 +156,7 @@ function orphans(data, endpoints) {
 }
 
 window.addEventListener("hashchange", () => {
+  close();
   view.ask();
   client.wake();
   if (place().page !== "overview") scrollTo(0, 0);

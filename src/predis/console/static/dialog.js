@@ -21,7 +21,7 @@ function change(view, make) {
 }
 
 /** Do what was asked, and close; or stay, and say why it could not be done. */
-export async function carryOut(view, work) {
+async function carryOut(view, work) {
   if (asked(view)?.busy) return;
   change(view, () => ({ busy: true, error: null }));
   try {
@@ -48,7 +48,7 @@ export function dialog(view, { title, action, serious, wide, submit }, ...conten
       carryOut(view, submit);
     },
   },
-  h("h2", null, title),
+  h("h2", { tabindex: -1, autofocus: wide }, title),
   ...content,
   h("div", { role: "alert" }, error && h("p", { class: "outcome bad" }, icon("bad", 16), h("span", null, error.message))),
   h("div", { class: "buttons" },

@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 import { swatch } from "./charts.js";
-import { ABSENT, exact, known, score, sentence, share, short, signed, small } from "./format.js";
+import { ABSENT, exact, interval, known, score, sentence, share, short, signed, small } from "./format.js";
 import { empty, panel, pill, words } from "./ui.js";
 
 const SHOWN_FEATURES = 10;
@@ -16,37 +16,44 @@ export function differencePanel(answer, { before, after }) {
 
 function body(found) {
   const parts = [
-    part("Metrics on the holdout", metrics(found.metrics)),
-    part("Inputs", fields(found.inputs, found.order)),
-    part("Outputs", fields(found.outputs)),
-    part("Model", model(found)),
-    part("Reference profile", reference(found.reference)),
-    part("Where it comes from", pairs(found.provenance)),
+    ["Metrics on the holdout", metrics(found.metrics)],
+    ["Inputs", fields(found.inputs, found.order)],
+    ["Outputs", fields(found.outputs)],
+    ["Model", model(found)],
+    ["Reference profile", reference(found.reference)],
+    ["Where it comes from", pairs(found.provenance)],
   ];
+  const alike = parts.filter(([, content]) => !content).map(([title]) => title.toLowerCase());
   return [
     found.same && h("p", { class: "outcome idle" }, "The files are the same, byte for byte."),
-    h("div", { class: "difference-parts" }, parts),
+    h("div", { class: "difference-parts" }, parts.filter(([, content]) => content).map(([title, content]) =>
+      h("section", { key: title, "aria-label": title }, h("h4", null, title), content))),
+    alike.length > 0 && h("p", { class: "note" }, `No difference: ${alike.join(", ")}.`),
   ];
 }
 
-const part = (title, content) => h("section", { key: title, "aria-label": title },
-  h("h4", null, title), content ?? h("p", { class: "note" }, "No difference."));
-
 const rows = (list, heads) => (list.length ? h("table", { class: "plain small" },
-  h("thead", null, h("tr", null, heads.map((head) => h("th", { scope: "col" }, head)))),
+  h("thead", null, h("tr", null, heads.map((head) => h("th", { scope: "col", class: NUMBERS.has(head) ? "number" : null }, head)))),
   h("tbody", null, list)) : null);
 
+const NUMBERS = new Set(["Change", "PSI"]);
 const BETTER = new Map([[true, ["good", "better"]], [false, ["bad", "worse"]]]);
 
+// Ends of intervals stand in the titles of what they are about.
+const isEnd = (name) => /_(low|high)$/.test(name);
+const TINY = 0.0005; // shown as 0.000
+
 function metrics(found) {
-  const list = Object.entries(found).map(([name, { before, after, difference, better }]) => h("tr", { key: name },
+  const list = Object.entries(found).filter(([name]) => !isEnd(name)).map(([name, { before, after, difference, better }]) => h("tr", { key: name },
     h("th", { scope: "row" }, words(name)),
-    h("td", { class: "number", title: exact(before) }, figureOf(before)),
-    h("td", { class: "number", title: exact(after) }, figureOf(after)),
-    h("td", { class: "number", title: exact(difference) }, known(difference) && difference !== 0 ? (Number.isInteger(difference) ? short(difference) : signed(difference)) : ""),
-    h("td", null, BETTER.has(better) && pill(...BETTER.get(better)))));
+    h("td", { title: spread(found, name, "before") }, figureOf(before)),
+    h("td", { title: spread(found, name, "after") }, figureOf(after)),
+    h("td", { class: "number", title: exact(difference) }, known(difference) && Math.abs(difference) >= TINY ? (Number.isInteger(difference) ? short(difference) : signed(difference)) : ""),
+    h("td", null, BETTER.has(better) && Math.abs(difference) >= TINY && pill(...BETTER.get(better)))));
   return rows(list, ["Metric", "Before", "After", "Change", ""]);
 }
+
+const spread = (found, name, side) => [exact(found[name][side]), interval(found[`${name}_low`]?.[side], found[`${name}_high`]?.[side])].filter(Boolean).join(", interval ");
 
 const figureOf = (value) => (Number.isInteger(value) && Math.abs(value) > 1 ? short(value) : score(value));
 

@@ -11,9 +11,10 @@ const NAME = { errors: "Errors", latency: "Latency", scores: "Scores", auc: "AUC
 // Of these more is better, so the margin lies below no difference.
 const MORE_IS_BETTER = new Set(["auc", "reward"]);
 
-const points = (value) => (known(value) ? `${(value * 100).toFixed(Math.abs(value) < 0.01 ? 2 : 1).replace("-", "\u2212")}${SPACE}points` : null);
+const points = (value) => (known(value) ? (value * 100).toFixed(Math.abs(value) < 0.01 ? 2 : 1).replace("-", "\u2212") : null);
 const FIGURE = { share, distance: small };
 const DIFFERENCE = { share: points, distance: small };
+const UNIT = { share: `${SPACE}points` };
 
 const text = ({ unit }) => FIGURE[unit] ?? score;
 const difference = ({ unit }) => DIFFERENCE[unit] ?? score;
@@ -49,7 +50,7 @@ function seen({ baseline, candidate, unit }) {
 
 function picture(verdict) {
   const show = difference(verdict);
-  const label = `Difference ${show(verdict.low)} to ${show(verdict.high)}, margin ${show(worse(verdict)) ?? "none"}`;
+  const label = `Difference ${show(verdict.low)} to ${show(verdict.high)}, margin ${show(worse(verdict)) ?? "none"}${UNIT[verdict.unit] ?? ""}`;
   return intervalBar({
     low: verdict.low, high: verdict.high, margin: worse(verdict), point: seen(verdict), distance: verdict.unit === "distance",
     verdict: verdict.verdict, label,
@@ -61,6 +62,6 @@ function range(verdict) {
   if (!known(low) || !known(high)) return null;
   const show = difference(verdict);
   const margin = worse(verdict);
-  return h("p", { class: "note", title: `${exact(low)} to ${exact(high)}` },
-    verdict.unit === "distance" ? "Distance" : "Difference", ` ${show(low)} to ${show(high)}`, known(margin) && `, margin ${show(margin)}`);
+  const unit = UNIT[verdict.unit] ?? "";
+  return h("p", { class: "note", title: `${exact(low)} to ${exact(high)}` }, `${show(low)} to ${show(high)}${unit}`, known(margin) && `, margin ${show(margin)}`);
 }

@@ -65,8 +65,8 @@ function reached({ state, step, strategy, began_at: began }, count) {
   return Math.min(strategy === "canary" ? Math.max(step, 0) : 0, count - 1);
 }
 
-/** How far it is, for lists: 0 to 1. A shadow has no share of its own. */
-export const progress = ({ state, share: reachedShare }) => (state === "promoted" ? 1 : reachedShare);
+/** How much the candidate has, for lists: 0 to 1; of a shadow, what is copied to it. */
+export const progress = ({ state, share: answered, strategy, plan }) => (strategy === "shadow" && state === "running" ? plan.shadow_share : answered);
 
 /** What a value of the plan is, as people read it. */
 export function planValue(name, value) {
@@ -74,5 +74,8 @@ export function planValue(name, value) {
   if (typeof value === "boolean") return value ? "yes" : "no";
   if (name.endsWith("_s") && known(value)) return value >= 1 ? span(value) : `${Number((value * 1000).toPrecision(3))}\u00a0ms`;
   if (/share$|^floor$/.test(name)) return share(value);
-  return String(value);
+  return value === "" ? "none" : String(value);
 }
+
+/** A value's name as words; its unit stands at the value. */
+export const planName = (name) => words(name.replace(/_s$/, ""));

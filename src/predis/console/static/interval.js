@@ -5,7 +5,7 @@ import { known } from "./format.js";
 
 const HALF = 46; // per cent of the width on each side of no difference
 // The margin stands at the same place whatever the interval, unless the interval needs more room; beyond this it leaves the picture.
-const [NEAR, FAR] = [2, 5];
+const [NEAR, FAR] = [2, 8];
 
 /**
  * `low` to `high` is candidate - baseline; from `margin` on (a signed difference, on the side where the candidate is worse) it would
@@ -26,10 +26,10 @@ export function intervalBar({ low, high, margin, point, distance, verdict, label
       : { class: "too-much", x: 0, y: 2, width: x(margin), height: 20 }),
     h("line", { class: "track", x1: 0, x2: "100%", y1: 12, y2: 12 }),
     h("line", { class: "zero", x1: x(0), x2: x(0), y1: 2, y2: 22 }),
-    h("text", { class: "mark-text", x: x(0), y: 36, "text-anchor": distance ? "start" : "middle" }, distance ? "same" : "no difference"),
+    h("text", { class: "mark-text", x: x(0), y: 36, "text-anchor": distance ? "start" : "middle" }, "0"),
     size > 0 && [
       h("line", { class: "margin", x1: x(margin), x2: x(margin), y1: 2, y2: 22 }),
-      h("text", { class: "mark-text", x: x(margin), y: 36, "text-anchor": "middle" }, "margin"),
+      h("text", { class: "mark-text", x: x(margin), y: 36, "text-anchor": margin < 0 ? "end" : "start" }, "margin"),
     ],
     h("line", { class: "reach", x1: x(low), x2: x(high), y1: 12, y2: 12 }),
     [low, high].map((end) => edge(end, { x, out })),

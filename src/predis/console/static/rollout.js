@@ -5,11 +5,11 @@ import { swatch } from "./charts.js";
 import { courseChart } from "./course.js";
 import { count, exact, known, score, sentence, share, signed, when } from "./format.js";
 import { gateRows } from "./gates.js";
-import { headline, planValue, steps } from "./headline.js";
+import { headline, planName, planValue, steps } from "./headline.js";
 import { to } from "./place.js";
 import { asksFor, outcome } from "./rollouts.js";
 import { change, lasted } from "./runs.js";
-import { command, empty, panel, pill, stepper, tone, words } from "./ui.js";
+import { command, empty, panel, pill, prose, stepper, tone, words } from "./ui.js";
 import { wishButtons } from "./wishes.js";
 
 export const rolloutWants = ({ id }) => ({
@@ -26,10 +26,10 @@ export function rolloutPage(data, { rollout: answer, shadow, plan }, view) {
   return h("article", { class: "rollout", key: `rollout ${rollout.id}`, "aria-label": `Rollout ${rollout.id}` },
     head(rollout, terms, { now: data.at, view }),
     h("div", { class: "grid even", key: "course" },
-      sharePanel(rollout, data.at, view),
+      rollout.strategy !== "shadow" && sharePanel(rollout, data.at, view),
+      shadow?.value && shadowPanel(shadow.value, rollout),
       movePanel(rollout, data.at)),
-    shadow?.value && shadowPanel(shadow.value, rollout),
-    panel("Gates", { name: "gates-panel", note: "Bars: the always-valid interval of candidate minus baseline. Red ground: worse than the margin." },
+    panel("Gates", { name: "gates-panel", note: "Bars: the always-valid interval of candidate minus baseline; 0: no difference. Red ground: worse than the margin." },
       gateRows(rollout.verdicts ?? [], terms?.gates)),
     planPanel(rollout, terms));
 }
@@ -45,7 +45,7 @@ function head(rollout, terms, { now, view }) {
     stepper(steps(rollout)),
     wishButtons(rollout, terms?.wishes, view),
     h("p", { class: "note" },
-      h("strong", null, rollout.strategy), terms && `: ${terms.strategies[rollout.strategy].replaceAll("`", "")}. `,
+      h("strong", null, rollout.strategy), terms && [": ", prose(terms.strategies[rollout.strategy]), ". "],
       "By ", rollout.created_by, ", ", lasted(rollout, now), ". Model ", h("a", { href: to.model(rollout.model) }, rollout.model),
       known(rollout.baseline) && [", ", h("a", { href: to.diff(rollout.model, rollout.baseline, rollout.candidate) }, `what is different in v${rollout.candidate}`)], "."),
     rollout.where && h("p", { class: "note" }, "Only requests for which ", h("code", null, rollout.where), " holds."));
@@ -63,11 +63,11 @@ const movePanel = (rollout, now) => panel("Moves", { name: "moves-panel", note: 
       h("span", { class: "when note" }, when(move.at, now)),
       pill(tone(move.state), words(move.state)),
       h("strong", null, share(move.share)),
-      h("span", { class: "why" }, sentence(move.reason))))));
+      h("span", { class: "why" }, prose(sentence(move.reason)))))));
 
 const shadowPanel = (shadow, rollout) => panel("Shadow against answers", { name: "shadow-panel", note: h("span", null, "The same requests, answered by ", swatch(rollout.baseline), `v${rollout.baseline} and copied to `, swatch(rollout.candidate), `v${rollout.candidate}`) },
   shadow.rows
-    ? h("dl", { class: "figures four" },
+    ? h("dl", { class: "figures pairs" },
       tile("Rows compared", count(shadow.rows)),
       tile("Answered otherwise at 0.5", h("span", { title: exact(shadow.flips) }, share(shadow.flips / shadow.rows)), h("span", null, count(shadow.flips), " rows")),
       tile("Score difference, mean", h("span", { title: exact(shadow.mean) }, signed(shadow.mean)), known(shadow.deviation) && `standard deviation ${score(shadow.deviation)}`),
@@ -88,5 +88,5 @@ function planPanel({ plan }, terms) {
 }
 
 const values = (list, terms) => h("dl", { class: "values" }, list.map(([name, value]) => h("div", { key: name, title: `${name} = ${JSON.stringify(value)}` },
-  h("dt", null, words(name)),
+  h("dt", null, planName(name)),
   h("dd", null, planValue(name, value), terms && h("span", { class: "note" }, ` default ${planValue(name, terms.defaults[name])}`)))));

@@ -8,7 +8,7 @@ import { gateLine } from "./gates.js";
 import { headline, progress, steps } from "./headline.js";
 import { to } from "./place.js";
 import { change, lasted, runs } from "./runs.js";
-import { choice, command, empty, icon, panel, pill, stepper, tone, words } from "./ui.js";
+import { choice, command, empty, icon, panel, pill, prose, stepper, tone, words } from "./ui.js";
 
 const open = ({ id }, ...content) => h("a", { href: to.rollout(id) }, content);
 
@@ -21,7 +21,7 @@ export const rolloutPanel = (rollouts, now, tools) => runs("Rollouts", "rollouts
 export const asksFor = ({ wish, wish_by: by }) => wish && h("span", { class: "chip" }, icon("run", 14), `${by} asks to ${wish}`);
 
 export const outcome = ({ state, reason }) => reason && h("p", { class: `outcome ${tone(state)}` },
-  icon(tone(state), 16), h("span", null, sentence(reason)));
+  icon(tone(state), 16), h("span", null, prose(sentence(reason))));
 
 const full = (rollout, now) => [
   h("div", { class: "run-head" },
@@ -87,6 +87,6 @@ const row = (rollout, now) => h("tr", { key: String(rollout.id) },
   h("td", { class: "tight" }, change(rollout.baseline, rollout.candidate)),
   h("td", null, pill(tone(rollout.state), words(rollout.state)), asksFor(rollout)),
   h("td", { class: "tight" }, rollout.strategy),
-  h("td", { class: "progress" }, share(progress(rollout)), shareBar(progress(rollout))),
-  h("td", { class: "wrapped" }, sentence(rollout.reason)),
+  h("td", { class: "progress" }, rollout.strategy === "shadow" && progress(rollout) > 0 && "copies of ", share(progress(rollout)), shareBar(progress(rollout))),
+  h("td", { class: "wrapped" }, prose(sentence(rollout.reason))),
   h("td", { class: "tight", title: `started by ${rollout.created_by}` }, when(rollout.ended_at ?? rollout.created_at, now)));

@@ -34,6 +34,9 @@ export const tone = (state) => TONES[state] ?? "idle";
 /** An identifier as words: build_set -> build set. */
 export const words = (name) => String(name ?? "").replace(/[_-]+/g, " ");
 
+/** Text of the server: what stands between backticks is code. */
+export const prose = (text) => String(text ?? "").split("`").map((part, index) => (index % 2 ? h("code", null, part) : part));
+
 /** One line of shell with a button that copies it. */
 export function command(text, view) {
   const key = `copy ${text}`;
