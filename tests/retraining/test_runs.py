@@ -20,6 +20,7 @@ from predis.retraining.store import RetrainingStore
 from predis.retraining.workflow import Workflow
 from predis.rollout.states import State
 from predis.state import Database
+from predis.state.records import Arm
 from tests import toys
 from tests.toys import ENDPOINT, LABEL, MODEL, TENANT, Installation
 
@@ -313,8 +314,8 @@ def test_from_the_alert_to_the_promotion(installation: Installation, monkeypatch
         if retrainings.get(TENANT, run["id"]).ended_at:
             break
         table = toys.table(200, seed=seed, driver="z")
-        installation.observe(table, version=1)
-        installation.observe(table, version=2, column="z")
+        installation.observe(table, version=1, arm=Arm.COMPARED)
+        installation.observe(table, version=2, column="z", arm=Arm.COMPARED)
     assert retrainings.get(TENANT, run["id"]).state == "promoted"
     assert installation.route() == {2: 1.0}
     assert installation.platform.registry.aliases(TENANT, MODEL)["champion"] == 2
