@@ -141,7 +141,10 @@ def rollout_states_page() -> str:
     final = STATES.keys() - {source for source, _ in TRANSITIONS}
     ends = "\n".join(f"    {state} --> [*]" for state in STATES if state in final)
     moves = ((code(source), code(target), why) for (source, target), why in TRANSITIONS.items())
-    wishes = ((code(wish), ", ".join(code(state) for state in STATES if state in granted)) for wish, granted in WISHES.items())
+    wishes = (
+        (code(wish), ", ".join(code(state) for state in STATES if state in granted))
+        for wish, granted in WISHES.items()
+    )
     return f"""# States of a rollout
 
 {table("state", "meaning", rows=((code(state), text) for state, text in STATES.items()))}

@@ -30,6 +30,7 @@ from predis.errors import InvalidInput, PredisError, Unreachable, all_errors
 CONTROL_URL = "http://127.0.0.1:8000"
 SERVING_URL = "http://127.0.0.1:8080"
 _PAUSE_S = 0.05
+_WORK_S = 3_600.0  # longest that registering or importing a version may take
 _CHUNK = 1 << 18
 _ARTIFACTS = "/api/v1/artifacts"
 
@@ -70,6 +71,8 @@ class Client:
         retry_s: float = 15.0,
     ) -> None:
         self._control = _Server(control or os.environ.get("PREDIS_CONTROL", CONTROL_URL), timeout_s)
+        # Whoever registers a large reference waits for it to be scored.
+        self._at_work = _Server(self._control.url, max(timeout_s, _WORK_S))
         self._serving = _Server(serving or os.environ.get("PREDIS_SERVING", SERVING_URL), timeout_s)
         key = os.environ.get("PREDIS_KEY", "") if key is None else key
         self._headers = {"authorization": f"Bearer {key}"} if key else {}
@@ -83,8 +86,8 @@ class Client:
 
     def close(self) -> None:
         """Close every kept connection, of all threads."""
-        self._control.close()
-        self._serving.close()
+        for server in (self._control, self._at_work, self._serving):
+            server.close()
 
     def __enter__(self) -> Client:
         return self
@@ -180,7 +183,8 @@ class Client:
             "files": {name: self.upload(path) for name, path in files_of(file).items()},
             **{k: v for k, v in data.items() if v},
         }
-        return dict(self._api("POST", f"/models/{quote(model)}/versions", body=body))
+        path = f"/api/v1/models/{quote(model)}/versions"
+        return dict(self._call(self._at_work, "POST", path=path, body=_json(body)))
 
     def models(self) -> list[dict[str, Any]]:
         return list(self._api("GET", "/models"))
@@ -235,10 +239,10 @@ class Client:
         query = urlencode({name: str(value) for name, value in wanted.items() if value})
         path = "/api/v1/models/import" + (f"?{query}" if query else "")
         if isinstance(archive, Archive):
-            return dict(self._call(self._control, "POST", path=path, body=archive, size=archive.size))
+            return dict(self._call(self._at_work, "POST", path=path, body=archive, size=archive.size))
         with archive.open("rb") as file:
             size = archive.stat().st_size
-            return dict(self._call(self._control, "POST", path=path, body=file, size=size, again=True))
+            return dict(self._call(self._at_work, "POST", path=path, body=file, size=size, again=True))
 
     def note_promotion(self, model: str, version: str | int, *, promoted: Mapping[str, Any]) -> None:
         """Have the audit log say where a version was moved ``to``: the environment, its ``control`` URL, its ``version`` there."""
@@ -386,6 +390,57 @@ class Client:
 
     def alerts(self, endpoint: str = "") -> list[dict[str, Any]]:
         return list(self._api("GET", "/alerts" + (f"?endpoint={quote(endpoint)}" if endpoint else "")))
+
+    def alert(self, alert: int) -> dict[str, Any]:
+        """One alert with what each route was told of its incident."""
+        return dict(self._api("GET", f"/alerts/{alert}"))
+
+    def acknowledge(self, alert: int, *, note: str = "") -> dict[str, Any]:
+        """Take care of an alert's incident: nothing escalates any more."""
+        return dict(self._api("POST", f"/alerts/{alert}/acknowledge", body={"note": note}, again=True))
+
+    def silences(self, *, ended: bool = False) -> list[dict[str, Any]]:
+        return list(self._api("GET", "/silences" + ("?ended=true" if ended else "")))
+
+    def add_silence(self, reason: str, **which: Any) -> dict[str, Any]:
+        """Tell nobody of some alerts. ``which``: endpoint, kind, severity, version; and until or for_s."""
+        return dict(self._api("POST", "/silences", body={"reason": reason, **which}))
+
+    def end_silence(self, silence: int) -> None:
+        self._api("DELETE", f"/silences/{silence}")
+
+    def alert_routes(self) -> list[dict[str, Any]]:
+        """Whom alerts are told to."""
+        return list(self._api("GET", "/alert-routes"))
+
+    def add_alert_route(
+        self, name: str, *, channel: str, config: dict[str, Any], **which: Any
+    ) -> dict[str, Any]:
+        """Tell alerts to somebody more. ``which``: endpoint, kinds, severity, after_s, per_hour."""
+        body = {"name": name, "channel": channel, "config": config, **which}
+        return dict(self._api("POST", "/alert-routes", body=body))
+
+    def remove_alert_route(self, name: str) -> None:
+        self._api("DELETE", f"/alert-routes/{quote(name, safe='')}")
+
+    def test_alert_route(self, name: str) -> dict[str, Any]:
+        """Send a test notice now: whether it was ``sent``, and the ``error``."""
+        return dict(self._api("POST", f"/alert-routes/{quote(name, safe='')}/test"))
+
+    def objectives(self, endpoint: str = "") -> list[dict[str, Any]]:
+        """Objectives with what is left of their error budgets."""
+        return list(
+            self._api("GET", f"/endpoints/{quote(endpoint)}/objectives" if endpoint else "/objectives")
+        )
+
+    def query(self, sql: str, *, format: str = "json") -> dict[str, Any]:
+        """One SELECT over predictions and labels: columns and rows; of the formats csv and parquet, ``content`` in base64."""
+        return dict(self._api("POST", "/query", body={"sql": sql, "format": format}, again=True))
+
+    def why(self, endpoint: str, *, version: int | None = None) -> dict[str, Any]:
+        """Estimated and realised performance, what moved inputs do to the answers, and the worst segments."""
+        which = f"?version={version}" if version else ""
+        return dict(self._api("GET", f"/endpoints/{quote(endpoint)}/why{which}"))
 
     def retrain(self, endpoint: str) -> dict[str, Any]:
         """Start a retraining run by hand."""

@@ -53,6 +53,20 @@ class Settings:
     )
     otel_sample_ratio: float = _setting(1.0, "Share of requests that are traced where the caller has not decided.", low=0, high=1)
 
+    exporters: str = _setting(
+        "", "What metrics and alerts are sent to, separated by commas: cloudwatch, datadog, dogstatsd, newrelic, otlp, statsd."
+    )
+    export_interval_s: float = _setting(15.0, "How often metrics are sent.", unit="s", low=0.1)
+    export_timeout_s: float = _setting(5.0, "Longest that sending waits for an answer.", unit="s", low=0.1)
+    export_metrics: str = _setting(
+        "", "Which metrics are sent: names, or patterns such as predis_request*, separated by commas. Empty: all."
+    )
+    export_tags: str = _setting("", "Tags of all that is sent, such as environment=production,team=risk.")
+    statsd_address: str = _setting("udp://127.0.0.1:8125", "Where statsd and dogstatsd listen: udp://HOST:PORT or unix:///PATH.")
+    datadog_url: str = _setting("", "URL of Datadog's API. Empty: that of the site in DD_SITE. The key is DD_API_KEY.")
+    newrelic_url: str = _setting("https://otlp.nr-data.net", "URL of New Relic's OTLP endpoint. The key is NEW_RELIC_LICENSE_KEY.")
+    cloudwatch_namespace: str = _setting("Predis", "CloudWatch namespace that metrics are put into.")
+
     max_body_bytes: int = _setting(16 << 20, "Largest request body.", unit="bytes", low=1024)
     max_batch_rows: int = _setting(10_000, "Most rows in one inference request.", unit="rows", low=1)
     max_tensors: int = _setting(4_096, "Most input tensors in one inference request.", low=1)
@@ -96,10 +110,19 @@ class Settings:
     rollout_tick_ms: int = _setting(100, "How often control looks at running rollouts.", unit="ms", low=10)
     check_ms: int = _setting(500, "How often control matures labels and checks monitors.", unit="ms", low=10)
     prediction_days: int = _setting(400, "How long predictions wait for their labels, and logs are kept.", unit="days", low=1)
+    history_seconds_h: float = _setting(1.0, "Age at which traffic by the second is merged into minutes.", unit="h", low=0.1)
+    history_minutes_h: float = _setting(
+        48.0, "Age at which traffic by the minute is merged into hours, and drift windows of an hour are joined.", unit="h", low=1
+    )
+    history_hours_h: float = _setting(
+        1_440.0, "Age at which traffic by the hour is merged into days, and drift windows of a day are joined.", unit="h", low=1
+    )
+    history_days_h: float = _setting(87_600.0, "Age at which traffic by the day, and performance, are dropped.", unit="h", low=24)
 
     window_rows: int = _setting(5_000, "Predictions in one drift window.", unit="rows", low=100)
     label_window_rows: int = _setting(4_000, "Matured labels in one performance window.", unit="rows", low=100)
     decay_margin: float = _setting(0.01, "AUC lost against the reference before it counts as decay.", low=0, high=0.5)
+    decay_share: float = _setting(0.1, "Share by which a regressor's mean absolute error must rise before it counts as decay.", low=0)
     decay_windows: int = _setting(2, "Performance windows in a row that must agree before an alert.", low=1)
     drift_alpha: float = _setting(0.001, "Chance of a false drift verdict per feature and window.", low=1e-9, high=0.5)
     drift_floor: float = _setting(0.02, "PSI below this is never called drift, however significant.", low=0)
@@ -107,13 +130,15 @@ class Settings:
     latency_limit_ms: float = _setting(250.0, "p99 latency in a minute that raises an alert.", unit="ms", low=0)
     endpoint_down_s: float = _setting(6.0, "How long no worker answers before an endpoint counts as down.", unit="s", low=1)
 
+    alert_secrets: str = _setting("", "Folder of files that hold secrets of alert routes. Empty: secrets in the home folder.")
+
     retrain_cooldown_s: float = _setting(3_600.0, "Least time from one retraining to the next that an alert starts.", unit="s", low=0)
     train_timeout_s: float = _setting(3_600.0, "How long a train function may run.", unit="s", low=1)
     train_memory_bytes: int = _setting(8 << 30, "Memory a train function may use.", unit="bytes", low=1 << 26)
     allow_code: bool = _setting(
         False, "Allow versions of the format 'python': code of whoever registers them, which runs here as the server."
     )
-    inspect_timeout_s: float = _setting(60.0, "How long loading a model, or scoring a table, may take at registration.", unit="s", low=1)
+    inspect_timeout_s: float = _setting(60.0, "How long loading a model, or scoring a batch, may take at registration.", unit="s", low=1)
     inspect_memory_bytes: int = _setting(8 << 30, "Address space that a model may use at registration.", unit="bytes", low=1 << 28)
     # fmt: on
 
@@ -128,6 +153,10 @@ class Settings:
     @property
     def journal_folder(self) -> Path:
         return self.home / "journal"
+
+    @property
+    def secrets_folder(self) -> Path:
+        return Path(self.alert_secrets) if self.alert_secrets else self.home / "secrets"
 
     @property
     def metrics_folder(self) -> Path:

@@ -189,6 +189,7 @@ def test_the_whole_api(installation: Installation, http: Http, monkeypatch: pyte
     (alert,) = http.get(f"/alerts?endpoint={ENDPOINT}&limit=5")
     assert (alert["kind"], alert["severity"]) == ("endpoint_down", "emergency")
     assert http.get("/alerts?endpoint=other") == []
+    _ask_about_alerts(http, alert["id"])
 
     for wish in ("abort", "promote"):
         rollout = http.post(f"/endpoints/{ENDPOINT}/deploy", {"version": "newest", "plan": {"bake_s": 1}})
@@ -203,6 +204,7 @@ def test_the_whole_api(installation: Installation, http: Http, monkeypatch: pyte
     ]
     _steer_rollouts(installation, http)
     _backtest(http)
+    _look_back(installation, http)
 
     run = http.post(f"/endpoints/{ENDPOINT}/retrain")
     assert (run["trigger"], run["champion"], run["state"]) == ("manual", 2, "running")
@@ -234,9 +236,24 @@ def test_the_whole_api(installation: Installation, http: Http, monkeypatch: pyte
     assert everything - answered == set()
 
 
+def _ask_about_alerts(http: Http, alert: int) -> None:
+    """Every route of alerts, silences, whom alerts are told to, and objectives."""
+    assert http.post(f"/alerts/{alert}/acknowledge", {"note": "on it"})["note"] == "on it"
+    assert http.get(f"/alerts/{alert}")["acknowledged_by"] == "local"
+    silence = http.post("/silences", {"reason": "test", "for_s": 60})
+    assert http.get("/silences") == [silence]
+    assert http.ok("DELETE", f"/silences/{silence['id']}") is None
+    config = {"url": "http://127.0.0.1:9/", "secret": "file:hook"}
+    route = http.post("/alert-routes", {"name": "ops", "channel": "webhook", "config": config})
+    assert [r["name"] for r in http.get("/alert-routes")] == [route["name"]]
+    assert http.post("/alert-routes/ops/test")["sent"] is False
+    assert http.ok("DELETE", "/alert-routes/ops") is None
+    assert http.get("/objectives") == http.get(f"/endpoints/{ENDPOINT}/objectives") == []
+
+
 def _tell_versions_apart(http: Http) -> None:
     """Differences, aliases and their history, keys and signatures, deletion and what it leaves."""
-    assert set(http.get(f"/models/{MODEL}/diff?before=1&after=newest")) >= {"metrics", "signature"}
+    assert set(http.get(f"/models/{MODEL}/diff?before=1&after=newest")) >= {"metrics", "after"}
     http.ok("PUT", f"/models/{MODEL}/aliases/passing", json={"version": 1})
     assert http.get(f"/models/{MODEL}/aliases")["passing"] == 1
     http.ok("DELETE", f"/models/{MODEL}/aliases/passing")
@@ -293,6 +310,15 @@ def _steer_rollouts(installation: Installation, http: Http) -> None:
         "change_frozen",
     )
     assert http.ok("DELETE", f"/freezes/{freeze['id']}") is None
+
+
+def _look_back(installation: Installation, http: Http) -> None:
+    """What was asked and answered, in SQL, in bars, and why it is as it is."""
+    installation.platform.log.look()
+    counted = http.post("/query", {"sql": "select count(*) as n from predictions"})
+    assert counted["rows"] == [[50]]
+    assert http.get(f"/endpoints/{ENDPOINT}/history?since=2023-01-01T00:00:00Z&step_s=864000") is not None
+    assert http.get(f"/endpoints/{ENDPOINT}/why?version=1")["version"] == 1
 
 
 def _backtest(http: Http) -> None:
@@ -568,7 +594,10 @@ class TestAccess:
         ("PATCH", f"/endpoints/{ENDPOINT}", "operate"), ("POST", f"/endpoints/{ENDPOINT}/deploy", "operate"),
         ("POST", "/rollouts/1/abort", "operate"), ("POST", f"/endpoints/{ENDPOINT}/retrain", "operate"),
         ("POST", f"/endpoints/{ENDPOINT}/feedback", "predict"), ("GET", "/keys", "admin"), ("POST", "/keys", "admin"),
-        ("DELETE", "/keys/1", "admin"),
+        ("DELETE", "/keys/1", "admin"), ("GET", "/alerts/1", "read"), ("POST", "/alerts/1/acknowledge", "operate"),
+        ("GET", "/silences", "read"), ("POST", "/silences", "operate"), ("DELETE", "/silences/1", "operate"),
+        ("GET", "/objectives", "read"), ("GET", f"/endpoints/{ENDPOINT}/objectives", "read"), ("GET", "/alert-routes", "operate"),
+        ("POST", "/alert-routes", "admin"), ("DELETE", "/alert-routes/ops", "admin"), ("POST", "/alert-routes/ops/test", "admin"),
     )  # fmt: skip
 
     @pytest.mark.parametrize("role", ["client", "viewer", "operator", "admin"])
@@ -626,7 +655,16 @@ class TestAccess:
         installation.platform.keys.create("mine", role="admin")
         other = installation.platform.keys.create("theirs", role="admin", tenant="elsewhere")
         headers = {"authorization": f"Bearer {other}"}
-        for path in ("/models", "/endpoints", "/rollouts", "/alerts", "/retrainings"):
+        for path in (
+            "/models",
+            "/endpoints",
+            "/rollouts",
+            "/alerts",
+            "/silences",
+            "/alert-routes",
+            "/objectives",
+            "/retrainings",
+        ):
             assert http.get(path, headers=headers) == []
         assert http.get("/overview", headers=headers)["tenant"] == "elsewhere"
         assert [k["name"] for k in http.get("/keys", headers=headers)] == ["theirs"]
@@ -737,7 +775,7 @@ class TestLoops:
         installation.send(toys.table(20), version=1)
         loops = installation.platform.loops()
         assert [loop._name for loop in loops] == [
-            "ingest", "log", "rollouts", "checks", "retraining", "measures", "housekeeping",
+            "ingest", "log", "rollouts", "checks", "alerting", "retraining", "measures", "budgets", "housekeeping",
         ]  # fmt: skip
         for loop in loops:
             loop._work()

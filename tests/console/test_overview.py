@@ -38,19 +38,20 @@ CONTRACT: dict[str, set[str]] = {
     "endpoints[].labels.feedback": {"received", "stored", "duplicates", "waiting"},
     "endpoints[].versions[]": {
         "version", "role", "weight", "requests", "rows", "matured", "last_at", "last_at_ns", "format", "created_at", "reference",
-        "performance", "drift",
+        "performance", "drift", "metrics",
     },
     "endpoints[].versions[].reference": SCORES,
     "endpoints[].versions[].performance[]": {
-        "number", "rows", "positives", "coverage", "label_age_s", "first_event", "last_event", *SCORES,
+        "number", "rows", "positives", "coverage", "label_age_s", "first_event", "last_event", "task", "early_labels", "measures", *SCORES,
     },
     "endpoints[].versions[].drift": {"window", "rows", "first_event", "last_event", "features"},
     "endpoints[].versions[].drift.features[]": {
-        "feature", "kind", "psi", "threshold", "drifted", "persistent", "history",
+        "feature", "kind", "psi", "threshold", "drifted", "persistent", "history", "seasonal", "broken",
     },
     "alerts[]": {
         "id", "tenant", "endpoint", "version", "kind", "severity", "state", "message", "evidence", "command", "opened_at",
-        "seen_at", "event_at", "ended_at", "looks",
+        "seen_at", "event_at", "ended_at", "looks", "incident", "raised_at", "acknowledged_at", "acknowledged_by", "note", "look_at",
+        "silenced",
     },
     "rollouts[]": {
         "id", "endpoint", "model", "baseline", "candidate", "state", "step", "share", "route", "verdicts", "moves", "reason", "wish",
@@ -67,7 +68,7 @@ CONTRACT: dict[str, set[str]] = {
     },
 }  # fmt: skip
 # Objects whose keys are the user's, not ours.
-FREE = {
+FREE = {"endpoints[].versions[].metrics", "endpoints[].versions[].performance[].measures",
     "endpoints[].route.weights", "endpoints[].route.segments[].weights", "endpoints[].route.shadows", "alerts[].evidence",
     "rollouts[].plan", "retrainings[].detail",
 }  # fmt: skip
@@ -150,7 +151,7 @@ class TestSituations:
         (version,) = found["versions"]
         assert version == {
             "version": 1, "role": "champion", "weight": 1.0, "requests": 0, "rows": 0, "matured": 0, "last_at": None,
-            "last_at_ns": None, "format": "lightgbm", "created_at": "2023-11-14T22:13:20Z", "reference": None,
+            "last_at_ns": None, "format": "lightgbm", "created_at": "2023-11-14T22:13:20Z", "reference": None, "metrics": {},
             "performance": [], "drift": None,
         }  # fmt: skip
 

@@ -258,13 +258,14 @@ def test_a_bandit_follows_what_is_earned(site: Site) -> None:
             "reward": "1 if (score > 0.5) == (label == 1) else 0",
             "auc_gate": False,
             "score_gate": False,
-            "min_labels": 1_000,
+            "min_labels": 500,
         }
         rollout = site.deploy("bandit", OTHER_SIDE, strategy="bandit", reward_abort=1.0, **plan)
+        wait_for(lambda: site.client.rollout(rollout)["ended_at"], patience_s=120)
         found = site.ended(rollout, "concluded")
         shares = [move["share"] for move in found["moves"] if move["state"] == "running"]
         assert shares[0] == 0.5
-        assert shares[-1] == min(shares) == 0.1  # as little as it may get
+        assert 0.1 <= shares[-1] == min(shares) < 0.5
         wait_for(lambda: {answer.version for answer in crowd.go_on()} == {GOOD})
     assert crowd.failed == 0
 

@@ -256,7 +256,13 @@ def test_no_request_fails_or_is_asked_twice_whatever_is_deployed(site: Site) -> 
         for version in (2, 1, 2, 1, 2, 1):
             site.deploy(version)
             sent.only(version)
-        plan = {"steps": [0.3, 0.7], "bake_s": 0.5, "min_requests": 20, "auc_gate": False}
+        plan = {
+            "steps": [0.3, 0.7],
+            "bake_s": 0.5,
+            "min_requests": 20,
+            "auc_gate": False,
+            "score_gate": False,
+        }
         rollout = site.client.deploy(toys.ENDPOINT, 2, plan=plan)["id"]
         assert site.installation.finish(rollout)["state"] == "promoted"
         sent.only(2)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from predis.clock import ManualClock
+from predis.errors import AlertNotFound, IllegalTransition
 from predis.events import AlertRaised, AlertResolved, Bus
 from predis.monitoring.alerts import CALM_LOOKS, KINDS, Alerts, Finding, Severity
 from predis.monitoring.store import MonitoringStore
@@ -63,12 +64,66 @@ def test_opened_once_and_updated(world: World) -> None:
 
 
 def test_told_again_only_when_it_gets_worse(world: World) -> None:
+    """One milder look does not ease an alert, so the next severe one is no news."""
     for severity in (Severity.INFO, Severity.INFO, Severity.WARNING, Severity.INFO, Severity.WARNING):
         world.look(finding("drift", severity))
-    assert [event.severity for event in world.raised] == ["info", "warning", "warning"]
+    assert [event.severity for event in world.raised] == ["info", "warning"]
     assert len({event.alert for event in world.raised}) == 1
     (alert,) = world.listed()
     assert (alert["severity"], alert["looks"]) == ("warning", 5)
+
+
+def test_it_eases_after_as_many_looks_as_it_takes_to_resolve(world: World) -> None:
+    world.look(finding("drift", Severity.WARNING))
+    for _ in range(CALM_LOOKS):
+        world.look(finding("drift", Severity.INFO))
+    assert [(a["state"], a["severity"]) for a in world.listed()] == [("open", "info")]
+    world.look(finding("drift", Severity.WARNING))
+    assert [event.severity for event in world.raised] == ["warning", "warning"]
+
+
+def test_what_only_holds_keeps_an_alert_open_and_opens_none(world: World) -> None:
+    world.look(finding(holds=True))
+    assert world.listed() == []
+    world.look(finding())
+    for _ in range(2 * CALM_LOOKS):
+        world.look(finding(holds=True))
+    assert [a["state"] for a in world.listed()] == ["open"]
+
+
+def test_of_two_findings_of_one_condition_the_severer_counts(world: World) -> None:
+    world.look(finding("drift", Severity.INFO), finding("drift", Severity.WARNING))
+    assert [a["severity"] for a in world.listed()] == ["warning"]
+
+
+class TestAcknowledging:
+    def test_takes_the_whole_incident(self, world: World) -> None:
+        world.look(finding(version=1), finding(version=2), finding("errors", version=None))
+        first, second, other = sorted(world.listed(), key=lambda a: (a["kind"] == "errors", a["id"]))
+        found = world.alerts.acknowledge(TENANT, first["id"], actor="ada", note="on it")
+        assert (found["acknowledged_by"], found["note"]) == ("ada", "on it")
+        by_id = {a["id"]: a["acknowledged_by"] for a in world.listed()}
+        assert (by_id[second["id"]], by_id[other["id"]]) == ("ada", "")
+
+    def test_is_void_once_it_gets_worse(self, world: World) -> None:
+        world.look(finding("drift", Severity.INFO))
+        world.alerts.acknowledge(TENANT, world.listed()[0]["id"], actor="ada")
+        world.look(finding("drift", Severity.WARNING))
+        assert world.listed()[0]["acknowledged_at"] is None
+
+    def test_what_is_over_or_not_there_cannot_be(self, world: World) -> None:
+        with pytest.raises(AlertNotFound, match="no alert 7"):
+            world.alerts.acknowledge(TENANT, 7, actor="ada")
+        world.look(finding())
+        for _ in range(CALM_LOOKS):
+            world.look()
+        with pytest.raises(IllegalTransition, match="was over at"):
+            world.alerts.acknowledge(TENANT, world.listed()[0]["id"], actor="ada")
+
+    def test_not_by_another_tenant(self, world: World) -> None:
+        world.look(finding())
+        with pytest.raises(AlertNotFound):
+            world.alerts.acknowledge("elsewhere", world.listed()[0]["id"], actor="eve")
 
 
 def test_hysteresis(world: World) -> None:
@@ -157,4 +212,4 @@ def test_newest_first_and_limited(world: World) -> None:
 
 def test_severities_are_ordered_and_every_kind_is_explained() -> None:
     assert [s.word for s in sorted(Severity)] == ["info", "warning", "critical", "emergency"]
-    assert set(KINDS) == {"performance", "drift", "errors", "latency", "endpoint_down", "evidence"}
+    assert all(kind.meaning and kind.look_at for kind in KINDS.values())

@@ -18,11 +18,12 @@ from predis.errors import InvalidInput, TooLarge
 from predis.monitoring.feedback import MAX_LABELS, Feedback
 from predis.monitoring.ingest import Ingest
 from predis.monitoring.store import MonitoringStore
+from predis.registry.signature import Field, Signature
 from predis.state import Database, JournalWriter
 from predis.state.records import Arm
 from predis.state.schema import feedback as feedback_table
 from predis.state.schema import labelled
-from predis.stats import binary_scores
+from predis.stats import Calibration, binary_scores
 from tests.toys import ENDPOINT, SECOND, TENANT, record
 
 WINDOW = 100
@@ -390,7 +391,10 @@ class TestWindows:
         for number, window in ((1, first), (2, second)):
             part = slice((number - 1) * WINDOW, number * WINDOW)
             expected = asdict(binary_scores(scores[part], labels[part]))
-            assert window["scores"] == pytest.approx(expected)
+            assert window["task"] == "binary"
+            measured = {**window["scores"], "positives": window["positives"]}
+            assert {name: measured[name] for name in expected} == pytest.approx(expected)
+            assert window["early_labels"] == 0
             assert (window["number"], window["rows"]) == (number, WINDOW)
             assert window["positives"] == labels[part].sum()
             assert window["label_age_s"] == 3_600
@@ -474,7 +478,7 @@ class TestWindows:
         with monkeypatch.context() as patch:
             patch.setattr(MonitoringStore, "add_performance", lambda *_a, **_n: (_ for _ in ()).throw(Crash))
             patch.setattr(
-                "predis.monitoring.feedback.binary_scores", lambda *_a, **_n: (_ for _ in ()).throw(Crash())
+                "predis.monitoring.feedback.performance", lambda *_a, **_n: (_ for _ in ()).throw(Crash())
             )
             with contextlib.suppress(Crash):
                 feedback.mature()
@@ -500,3 +504,88 @@ class TestWindows:
         windows = world.store.performance(KEY)
         assert (windows[-1]["number"], windows[-1]["stop"]) == (1, WINDOW)
         assert [w["stop"] for w in reversed(windows)][1:] == [WINDOW + WINDOW // 2, 2 * WINDOW]
+
+
+class TestKinds:
+    """Labels of regressors and of classifiers of several classes."""
+
+    class Models:
+        def __init__(self, signature: Signature) -> None:
+            self.of = signature
+            self.curve: Calibration | None = None
+
+        def signature(self, tenant: str, endpoint: str, *, number: int | None = None) -> Signature | None:
+            return self.of
+
+        def calibration(self, tenant: str, endpoint: str, *, number: int) -> Calibration | None:
+            return self.curve
+
+    def models(self, task: Any, *classes: str) -> Models:
+        output = Field("output", "FP64")
+        return self.Models(Signature((Field("x", "FP64"),), (output,), "output", task, classes))
+
+    def feed(self, world: World, models: Models, *, scores: Any, labels: list[Any]) -> dict[str, Any]:
+        """One full window of labelled predictions."""
+        for name, score in zip(ids(WINDOW), scores, strict=True):
+            world.writer.append(record(name, scores=[score]))
+        world.predict()
+        feedback = Feedback(world.database, world.clock, window_rows=WINDOW, models=models)
+        sent = [{"id": name, "label": label} for name, label in zip(ids(WINDOW), labels, strict=True)]
+        feedback.store(TENANT, ENDPOINT, labels=sent)
+        feedback.mature()
+        return world.store.performance(KEY)[0]
+
+    def test_numbers(self, world: World) -> None:
+        scores = np.linspace(0, 100, WINDOW)
+        found = self.feed(world, self.models("regression"), scores=scores, labels=(scores + 2.5).tolist())
+        assert found["task"] == "regression"
+        assert found["scores"]["mae"] == pytest.approx(2.5)
+        assert found["scores"]["bias"] == pytest.approx(-2.5)
+
+    def test_classes(self, world: World) -> None:
+        scores = np.arange(WINDOW) % 3 + 0.9
+        labels = [("ant", "bee", 2)[place % 3] for place in range(WINDOW)]
+        found = self.feed(world, self.models("multiclass", "ant", "bee", "cat"), scores=scores, labels=labels)
+        assert (found["task"], found["scores"]["accuracy"]) == ("multiclass", 1.0)
+
+    def test_of_a_task_nobody_told(self, world: World) -> None:
+        labels = [place % 2 for place in range(WINDOW)]
+        assert self.feed(world, self.models(None), scores=labels, labels=labels)["task"] == "binary"
+
+    def test_what_was_expected_stands_beside(self, world: World) -> None:
+        models, rng = self.models("binary"), np.random.default_rng(0)
+        scores = rng.random(WINDOW)
+        models.curve = Calibration(np.array([0.0, 1.0]), np.array([0.0, 1.0]), 1_000)
+        found = self.feed(
+            world, models, scores=scores, labels=(rng.random(WINDOW) < scores).astype(int).tolist()
+        )
+        assert abs(found["scores"]["estimated_auc"] - found["scores"]["auc"]) < 0.15
+
+    @pytest.mark.parametrize(
+        ("task", "label", "says"),
+        [
+            ("binary", 2, "must be 0 or 1"), ("regression", "high", "finite number"), ("regression", float("nan"), "finite number"),
+            ("regression", None, "finite number"), ("regression", True, "finite number"), ("multiclass", "dog", "must be one of ant, bee"),
+            ("multiclass", 2, "must be one of"), ("multiclass", 0.5, "must be one of"), ("multiclass", -1, "must be one of"),
+        ],
+    )  # fmt: skip
+    def test_refused(self, world: World, task: Any, label: Any, says: str) -> None:
+        models = self.models(task, *(("ant", "bee") if task == "multiclass" else ()))
+        feedback = Feedback(world.database, world.clock, window_rows=WINDOW, models=models)
+        with pytest.raises(InvalidInput, match=says):
+            feedback.store(TENANT, ENDPOINT, labels=[{"id": "p", "label": label}])
+        assert world.totals()["received"] == 0
+
+    def test_clocks_that_jump(self, world: World) -> None:
+        """A label from before its prediction counts, and is counted."""
+        world.predict(*ids(WINDOW))
+        labels = [{"id": name, "label": place % 2, "event_time": 1} for place, name in enumerate(ids(WINDOW))]
+        world.feedback.store(TENANT, ENDPOINT, labels=labels)
+        world.feedback.mature()
+        (window,) = world.store.performance(KEY)
+        assert (window["early_labels"], window["label_age_s"] < 0) == (WINDOW, True)
+
+    def test_labels_of_nobody_wait_and_are_counted(self, world: World) -> None:
+        world.label(*ids(10, "unknown"))
+        assert world.feedback.mature() == 0
+        assert world.totals()["waiting"] == 10

@@ -554,7 +554,7 @@ class TestSlots:
         store = MonitoringStore(database)
         with database.write() as connection:
             assert store.forget_predictions(connection, before=5 * SLOT) == 2
-            store.forget_traffic(connection, before=5 * SLOT)
+            store.take_slots(connection, width=SLOT, before=5 * SLOT)
         assert stored(database) == 1
         with database.read() as connection:
             assert connection.execute(sa.select(traffic.c.start)).scalars().all() == [9 * SLOT]

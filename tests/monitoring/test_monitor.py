@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from predis.clock import ManualClock
@@ -64,9 +65,13 @@ def test_the_life_of_a_model(installation: Installation) -> None:
 @only_sqlite
 class TestTraffic:
     def send(self, installation: Installation, count: int, **other: Any) -> None:
+        rng = np.random.default_rng(1)
         for place in range(count):
             at = installation.clock.time_ns()
-            installation.journal.append(record(f"{at}-{place}-{len(other)}", at=at, **other))
+            features = [[*rng.normal(size=2), rng.integers(2)]]
+            installation.journal.append(
+                record(f"{at}-{place}-{len(other)}", at=at, features=features, **other)
+            )
         installation.digest()
 
     def test_errors_and_their_end(self, installation: Installation) -> None:

@@ -33,14 +33,14 @@ from predis.errors import (
     VersionNotFound,
 )
 from predis.events import Bus, VersionRegistered
-from predis.registry import Field, Registration, Registry, Signature, Version, evaluation
+from predis.registry import Field, Registration, Registry, Signature, Version, dataset, evaluation
 from predis.registry.columns import encode_table
 from predis.registry.signature import PROBABILITY
 from predis.registry.signing import Seals
 from predis.serving.inspect_child import Loaded
 from predis.state import ArtifactStore, Database
 from predis.state.schema import aliases, models, versions
-from predis.stats import Profile, binary_scores
+from predis.stats import Profile, binary_scores, count_blocks
 from tests.registries import open_registry
 from tests.toys import INPUTS, LABEL, booster, parquet, scores_of, table
 
@@ -114,6 +114,7 @@ class TestRegister:
             (Field("x", "FP64"), Field("z", "FP64"), Field("kind", "BYTES", levels=("a", "b"))),
             (PROBABILITY,),
             "probability",
+            "binary",
         )
         assert registry.version(TENANT, MODEL) == version
         assert version.lineage["commit"] == "abc"
@@ -126,7 +127,7 @@ class TestRegister:
             holdout=HOLDOUT, signature=Signature(INPUTS, (PROBABILITY,), "probability"), label=LABEL
         )
         expected = binary_scores(scores_of(HOLDOUT["x"].to_numpy()), HOLDOUT[LABEL].to_numpy())
-        assert version.metrics == pytest.approx(vars(expected))
+        assert {name: version.metrics[name] for name in vars(expected)} == pytest.approx(vars(expected))
         assert version.metrics["auc"] > 0.8
 
     def test_the_profile_is_the_reference_s(self, register: Register) -> None:
@@ -141,17 +142,35 @@ class TestRegister:
             assert mine.tolist() == theirs.tolist()
         assert profile.score_counts.sum() == 600
 
-    def test_a_large_reference_is_sampled_evenly(
+    def test_of_a_large_reference_a_sample_fixes_the_bins_and_all_rows_are_counted(
         self, register: Register, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(evaluation, "SAMPLE_ROWS", 101)
+        monkeypatch.setattr(dataset, "BATCH_ROWS", 64)
         ordered = REFERENCE.sort_by("x")
         version = register(reference=ordered, label=LABEL)
         assert version.profile is not None
         profile = Profile.from_dict(version.profile)
-        assert profile.rows == 101
-        edges = profile.bins[0].edges
-        assert (edges[0], edges[-1]) == (ordered["x"][0].as_py(), ordered["x"][-1].as_py())
+        assert profile.bins[0].edges[::10] == (ordered["x"][0].as_py(), ordered["x"][-1].as_py())
+        matrix = encode_table(ordered, version.signature.inputs)
+        for mine, theirs in zip(profile.counts, profile.count(matrix), strict=True):
+            assert mine.tolist() == theirs.tolist()
+        assert profile.blocks.tolist() == count_blocks(profile.bins, matrix).tolist()
+        assert profile.score_counts.sum() == profile.rows == profile.labelled == 600
+        assert profile.positives == np.count_nonzero(ordered[LABEL])
+
+    def test_what_only_one_batch_shows_of_an_input(
+        self, register: Register, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(dataset, "BATCH_ROWS", 64)
+        z, kinds = REFERENCE["z"].to_pylist(), REFERENCE["kind"].to_pylist()
+        z[500], kinds[599] = None, "0"
+        reference = REFERENCE.set_column(1, "z", pa.array(z)).set_column(2, "kind", pa.array(kinds))
+        assert register(reference=reference, label=LABEL).signature.inputs == (
+            Field("x", "FP64"),
+            Field("z", "FP64", nullable=True),
+            Field("kind", "BYTES", levels=("0", "a", "b")),
+        )
 
     def test_a_reference_without_labels(self, register: Register) -> None:
         version = register(reference=REFERENCE.drop_columns([LABEL]))
@@ -317,10 +336,10 @@ class TestRefused:
         "holdout without label": ({"holdout": HOLDOUT}, InvalidInput, "name the holdout's label"),
         "holdout with another label": ({"holdout": HOLDOUT, "label": "churned"}, InvalidInput, "name the holdout's label"),
         "labels of text": (
-            {"files": {"m": booster_of("x", "z", LABEL)}, "holdout": HOLDOUT, "label": "kind"}, InvalidInput, "0 and 1 only",
+            {"holdout": HOLDOUT.append_column("l", pa.array([*"abcd"] * 100)), "label": "l"}, InvalidInput, "0 and 1 only",
         ),
         "labels of lists": (
-            {"holdout": HOLDOUT.append_column("l", pa.array([[1]] * 400)), "label": "l"}, InvalidInput, "0 and 1 only",
+            {"holdout": HOLDOUT.append_column("l", pa.array([[1]] * 400)), "label": "l"}, InvalidInput, "one value in each row",
         ),
         "labels of many kinds": ({"holdout": HOLDOUT, "label": "x"}, InvalidInput, "0 and 1 only"),
         "labels with gaps": (

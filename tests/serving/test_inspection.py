@@ -173,6 +173,12 @@ class TestContained:
         ):
             python("while True: pass", timeout_s=2)
 
+    def test_cpu_time_is_limited_anew_for_each_question(self) -> None:
+        code = "import resource\ndef predict(inputs): return [float(resource.getrlimit(resource.RLIMIT_CPU)[0])] * 2"
+        busy = code + "\nimport time\ndef load(folder):\n    while time.process_time() < 4: pass"
+        with python(code, timeout_s=30) as model, python(busy, timeout_s=30) as tired:
+            assert 121 <= model.score(ROWS)[0] < tired.score(ROWS)[0]
+
     def test_a_model_that_eats_memory(self, opened: list[Inspected]) -> None:
         with pytest.raises(ModelFailure, match=r"MemoryError|inspect_memory_bytes"):
             python("block = bytearray(4 << 30)\ndef predict(inputs): ...", memory_bytes=2 << 30)

@@ -139,7 +139,7 @@ class TestScores:
 
     @pytest.mark.parametrize(
         ("score", "expected"),
-        [("label", [1, 0, 1]), ("two", [0.9, 0.2, 0.5]), ("three", [1, 1, 1]), ("column", [4, 5, 6])],
+        [("label", [1, 0, 1]), ("two", [0.9, 0.2, 0.5]), ("three", [3 - 2**-40] * 3), ("column", [4, 5, 6])],
     )
     def test_are_the_score_output_or_the_second_of_two_probabilities(
         self, score: str, expected: list[float]

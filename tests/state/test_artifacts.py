@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from predis.errors import DiskFull, IntegrityFailure, InvalidInput, NotFound, TooLarge
+from predis.state import artifacts
 from predis.state.artifacts import ArtifactStore
 
 CONTENT = b"a model" * 1_000
@@ -237,7 +238,8 @@ class TestNothingHalfWritten:
         script = textwrap.dedent(
             """
             import os, sys
-            from predis.state.artifacts import ArtifactStore
+            from predis.state import artifacts
+from predis.state.artifacts import ArtifactStore
 
             store = ArtifactStore(sys.argv[1])
             while True:
@@ -257,3 +259,31 @@ class TestNothingHalfWritten:
         assert len(whole) > 6
         for digest in whole:
             local.read(digest)
+
+
+class TestChecked:
+    def test_is_a_file_with_the_content(self, store: ArtifactStore, folder: Path) -> None:
+        store.put(CONTENT)
+        with store.checked(DIGEST) as path:
+            assert path.read_bytes() == CONTENT
+            assert (path == store.local_path(DIGEST)) is folder.exists()
+        assert path.exists() is folder.exists()  # a copy ends with the block, the store's own file does not
+
+    def test_only_if_it_is_what_was_stored(self, store: ArtifactStore) -> None:
+        store.put(CONTENT)
+        store._files.pipe_file(store._path(DIGEST), CONTENT[:-1])
+        with pytest.raises(IntegrityFailure), store.checked(DIGEST):
+            pass
+
+    def test_of_no_file(self, store: ArtifactStore) -> None:
+        with pytest.raises(NotFound), store.checked(DIGEST):
+            pass
+
+
+def test_new_folders_are_synced_into_their_parent(
+    local: ArtifactStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(artifacts, "_sync_folder", synced.append)
+    local.put(CONTENT)
+    assert synced == [folder / DIGEST[:2], folder]

@@ -12,7 +12,7 @@ import pytest
 
 from predis import stats
 
-MODULES = sorted(module.name for module in pkgutil.iter_modules(stats.__path__, "predis.stats."))
+MODULES = sorted(module.name for module in pkgutil.walk_packages(stats.__path__, "predis.stats."))
 
 
 @pytest.mark.parametrize("name", MODULES)

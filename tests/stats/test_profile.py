@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from predis.errors import InvalidInput
-from predis.stats import Profile, build_profile
+from predis.stats import Profile, block_slices, build_profile
 
 NAMES = ["age", "colour", "income"]
 LEVELS = {"colour": ["red", "green"]}
@@ -74,6 +74,7 @@ def test_merging_is_counting_the_union(seed: int, first: int, second: int) -> No
             rows=len(matrix[part]),
             labelled=0,
             positives=0,
+            blocks=np.empty((0, 0), dtype=np.int64),
         )
         for part in (slice(None, first), slice(first, None), slice(None))
     ]
@@ -151,3 +152,33 @@ def test_what_does_not_fit_is_refused() -> None:
     ):
         with pytest.raises(InvalidInput):
             Profile.from_dict(data)
+
+
+def test_blocks_are_contiguous_parts_in_order() -> None:
+    for n, shape, size in ((30, 0, 0), (60, 3, 20), (1_000, 48, 20), (100_000, 48, 1_000)):
+        blocks = profile(n=n).blocks
+        assert len(blocks) == shape
+        assert (blocks.sum(axis=1) == size * len(NAMES)).all()
+    assert [part.start for part in block_slices(100_000)][:3] == [0, 2083, 4166]
+    ordered = build_profile(
+        np.arange(960.0)[:, None], names=["t"], levels={}, scores=np.zeros(960), labels=None
+    )
+    places = ordered.blocks.argmax(axis=1)
+    assert places.tolist() == sorted(places.tolist())
+    assert (ordered.blocks.sum(axis=0) == ordered.counts[0]).all()
+
+
+def test_blocks_stay_small_where_there_are_many_bins() -> None:
+    wide = np.random.default_rng(1).normal(size=(1_000, 8))
+    levels = {f"f{at}": [str(level) for level in range(20_000)] for at in range(8)}
+    many = build_profile(wide, names=[*levels], levels=levels, scores=wide[:, 0], labels=None)
+    assert len(many.blocks) == 6
+    assert Profile.from_dict(many.to_dict()) == many
+
+
+def test_damaged_blocks_are_refused() -> None:
+    stored = profile(n=1_000).to_dict()
+    for damage in ({"shape": [3, 7]}, {"zlib": "AAAA"}, {"shape": [10**9, 30]}):
+        with pytest.raises(InvalidInput):
+            Profile.from_dict({**stored, "blocks": {**stored["blocks"], **damage}})
+    assert len(Profile.from_dict({**stored, "blocks": None}).blocks) == 0

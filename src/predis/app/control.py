@@ -29,15 +29,23 @@ from predis.events import AlertRaised, Bus
 from predis.metrics import NOTHING, Metrics, exposition
 from predis.metrics.exposition import CONTENT_TYPE
 from predis.monitoring import routes as monitoring_routes
+from predis.monitoring.alerting.burn import Objective, check_objectives, objectives_of
+from predis.monitoring.alerting.desk import Desk
 from predis.monitoring.alerts import Alerts
 from predis.monitoring.checks import Rules, Watched
 from predis.monitoring.evidence import EvidenceReader
+from predis.monitoring.exporters import Exporting, Health
+from predis.monitoring.exporters.exporting import health_of
 from predis.monitoring.feedback import Feedback
+from predis.monitoring.history import Ages, History
 from predis.monitoring.ingest import Ingest
 from predis.monitoring.log import PredictionLog
 from predis.monitoring.monitor import Monitor
+from predis.monitoring.queries import Queries
+from predis.monitoring.segments import check_monitoring
 from predis.monitoring.store import MonitoringStore
-from predis.registry import Version
+from predis.monitoring.why import Diagnosis
+from predis.registry import Signature, Version
 from predis.registry import routes as registry_routes
 from predis.registry.registry import Inspect
 from predis.registry.transfer import Transfers
@@ -58,11 +66,12 @@ from predis.serving.rest import error_body, status_of
 from predis.serving.store import Endpoint
 from predis.settings import Settings
 from predis.state import ArtifactStore, Database
-from predis.stats import Profile
+from predis.stats import Calibration, Profile
 
 log = logging.getLogger(__name__)
 
 _HOUR_S = 3_600.0
+_TELL_S = 0.2
 _TELL_AGAIN_S = 30.0
 _BACKGROUND_NICENESS = 10
 
@@ -93,7 +102,7 @@ class Platform:
         self.registry = open_registry(settings, database, clock=clock, bus=self.bus, inspect=inspect)
         self.transfers = Transfers(self.registry, self.artifacts, clock=clock)
         self.endpoints = Endpoints(database, self.registry, clock=clock)
-        self.endpoints.checks += (check_retraining, check_serving)
+        self.endpoints.checks += (check_retraining, check_serving, check_monitoring, check_objectives)
         self._versions: dict[tuple[str, str, int], Version] = {}
         self._profiles: dict[tuple[str, str, int], Profile] = {}
         self.ingest = Ingest(
@@ -106,8 +115,11 @@ class Platform:
             version=self.version_of,
             clock=clock,
         )
-        self.feedback = Feedback(database, clock, window_rows=settings.label_window_rows)
+        self.feedback = Feedback(
+            database, clock, window_rows=settings.label_window_rows, models=_Models(self)
+        )
         self.alerts = Alerts(database, clock=clock, bus=self.bus)
+        self.desk = Desk(database, settings.secrets_folder, clock=clock, metrics=metrics)
         self.monitor = Monitor(
             database,
             self.alerts,
@@ -117,14 +129,18 @@ class Platform:
             down_s=settings.endpoint_down_s,
         )
         self.rollouts = Rollouts(database, self.endpoints, registry=self.registry, clock=clock, bus=self.bus)
-        self.backtests = Backtests(
-            self._backtest_parts(), self.endpoints, yield_to_others=_yield_to_others
-        )
+        self.backtests = Backtests(self._backtest_parts(), self.endpoints, yield_to_others=_yield_to_others)
         self.retrainings = Retrainings(self._retraining_parts(), settings=settings, clock=clock, bus=self.bus)
         self._tell_garbage_of_users()
+        self.queries = Queries(database, settings.home / "log", take_in=self._take_in_all)
+        self.history = History(database, clock, ages=_ages(settings))
+        self.diagnosis = Diagnosis(database, self.log, registry=self.registry, located=self)
         self.overview = Overview(self._overview_parts(), clock)
         self.bus.subscribe(AlertRaised, self.retrainings.on_alert)
         self.measures = ControlMetrics(metrics, MonitoringStore(database), bus=self.bus, clock=clock)
+        self.exporting = Exporting(
+            settings, metrics=metrics, bus=self.bus, clock=clock, health=self._health_of_endpoints
+        )
 
     def _tell_garbage_of_users(self) -> None:
         """Who uses versions and artifacts is known above the registry."""
@@ -146,17 +162,23 @@ class Platform:
     def loops(self) -> list[Loop]:
         """The duties of the control role, each in a thread of its own."""
         settings = self.settings
+        exporting = Loop("export", settings.export_interval_s, work=self.exporting.look, background=True)
         return [
+            *([exporting] if self.exporting.active else []),
             Loop("ingest", settings.ingest_ms / 1000, work=self._take_in, background=True),
             Loop("log", 1.0, work=self.log.look, background=True),
             Loop("rollouts", settings.rollout_tick_ms / 1000, work=self.rollouts.tick),
             Loop("checks", settings.check_ms / 1000, work=self._check),
+            Loop("alerting", _TELL_S, work=self.desk.look),
             Loop("retraining", 1.0, work=self.retrainings.tick),
             Loop("measures", 1.0, work=self.measures.look),
+            Loop("budgets", _TELL_AGAIN_S, work=self._measure_budgets, background=True),
             Loop("housekeeping", _HOUR_S, work=self._tidy),
         ]
 
     def close(self) -> None:
+        self.desk.close()
+        self.exporting.close()
         self.backtests.close()
         self.retrainings.close()
         self.database.close()
@@ -165,14 +187,26 @@ class Platform:
         self.ingest.catch_up()
         self.measures.caught_up()
 
+    def _take_in_all(self) -> None:
+        """Everything up to now, the log as well."""
+        self._take_in()
+        self.log.flush()
+
     def exposition(self, tenant: str) -> bytes:
         """Metrics of all processes, as Prometheus reads them. Where there are keys, a tenant does not see the others."""
         return exposition(self.settings.metrics_folder, tenant=tenant if self.keys.exist() else None)
+
+    def _health_of_endpoints(self) -> list[Health]:
+        return health_of(_Landscape(self).endpoints(), MonitoringStore(self.database).open_alerts())
 
     def _check(self) -> None:
         while self.feedback.mature():
             pass
         self.monitor.look()
+
+    def _measure_budgets(self) -> None:
+        for tenant, endpoint in _Landscape(self).endpoints():
+            self.measures.budgets(tenant, endpoint, levels=self.monitor.levels.shown(tenant, endpoint))
 
     def _tidy(self) -> None:
         now = self.clock.time_ns()
@@ -180,8 +214,10 @@ class Platform:
         store = MonitoringStore(self.database)
         with self.database.write() as connection:
             store.forget_predictions(connection, before=before)
-            store.forget_traffic(connection, before=now - round(_HOUR_S * NANOSECONDS))
         self.log.forget(before=before)
+        self.history.tidy()
+        self.monitor.levels.forget()
+        self.desk.forget()
 
     def version_of(self, tenant: str, endpoint: str, *, number: int) -> Version | None:
         """A version by its endpoint; versions never change, so each is read once."""
@@ -245,6 +281,28 @@ class Platform:
         )
 
 
+class _Models:
+    """The models behind endpoints, as feedback needs to know them."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+
+    def signature(self, tenant: str, endpoint: str, *, number: int | None = None) -> Signature | None:
+        if number is None:
+            found = self._platform.endpoints.get(tenant, endpoint)
+            weights = self._platform.endpoints.current_route(found).weights if found.route else {}
+            number = max(weights, key=lambda each: weights[each], default=None)
+        if number is None:
+            return None
+        version = self._platform.version_of(tenant, endpoint, number=number)
+        return version.signature if version else None
+
+    def calibration(self, tenant: str, endpoint: str, *, number: int) -> Calibration | None:
+        version = self._platform.version_of(tenant, endpoint, number=number)
+        found = (version.profile or {}).get("calibration") if version else None
+        return Calibration.from_dict(found) if found else None
+
+
 class _Landscape:
     """The serving side as the monitor needs to know it."""
 
@@ -258,11 +316,11 @@ class _Landscape:
         platform = self._platform
         found = platform.endpoints.get(tenant, endpoint)
         route = platform.endpoints.current_route(found)
-        versions = [
-            platform.version_of(tenant, endpoint, number=number)
-            for number in route.answering()
-        ]
+        versions = [platform.version_of(tenant, endpoint, number=number) for number in route.answering()]
         return [platform.watched(found, version) for version in versions if version is not None]
+
+    def objectives(self, tenant: str, endpoint: str) -> tuple[Objective, ...]:
+        return objectives_of(self._platform.endpoints.get(tenant, endpoint).config, endpoint)
 
     def newest_heartbeat(self) -> int:
         return max((worker.seen_at for worker in self._platform.endpoints.store.workers()), default=0)
@@ -393,7 +451,12 @@ def _api_routers(platform: Platform) -> list[Any]:
         serving_routes.router(platform.endpoints),
         rollout_routes.backtest_router(platform.backtests),
         rollout_routes.router(platform.rollouts),
-        monitoring_routes.router(platform.feedback, platform.alerts, known=platform.endpoints.get),
+        monitoring_routes.query_router(platform.queries),
+        monitoring_routes.history_router(platform.history, known=platform.endpoints.get),
+        monitoring_routes.why_router(platform.diagnosis, endpoints=platform.endpoints),
+        monitoring_routes.router(platform.feedback, known=platform.endpoints.get),
+        monitoring_routes.alert_router(platform.alerts, platform.desk),
+        monitoring_routes.objective_router(platform.monitor.levels, known=platform.endpoints),
         retraining_routes.router(platform.retrainings),
         console_routes.api(platform.overview),
     ]
@@ -446,9 +509,19 @@ def _plain_error(status: int, message: str, *, code: str) -> Response:
     return Response(orjson.dumps({"error": message, "code": code}), status, media_type="application/json")
 
 
+def _ages(settings: Settings) -> Ages:
+    return Ages(
+        seconds_h=settings.history_seconds_h,
+        minutes_h=settings.history_minutes_h,
+        hours_h=settings.history_hours_h,
+        days_h=settings.history_days_h,
+    )
+
+
 def _rules(settings: Settings) -> Rules:
     return Rules(
         decay_margin=settings.decay_margin,
+        decay_share=settings.decay_share,
         decay_windows=settings.decay_windows,
         drift_alpha=settings.drift_alpha,
         drift_floor=settings.drift_floor,

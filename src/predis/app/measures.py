@@ -47,6 +47,12 @@ class ControlMetrics:
         for severity, gauge in self._open.items():
             gauge.set(open_alerts.count(severity))
 
+    def budgets(self, tenant: str, endpoint: str, *, levels: list[Row]) -> None:
+        """What is left of an endpoint's error budgets, as ``ServiceLevels.shown`` tells it."""
+        for level in levels:
+            labels = {"tenant": tenant, "endpoint": endpoint, "objective": level["objective"]}
+            self._metrics.gauge("predis_error_budget_left_ratio", **labels).set(level["budget_left"])
+
     def _look_at_journal(self) -> None:
         """Count on by what the totals in the database rose since the last look; a journal that began anew makes them fall."""
         rows = self._store.journal_streams(CONSUMER)

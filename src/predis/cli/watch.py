@@ -1,4 +1,4 @@
-"""Verbs that watch: monitor, alerts, retrain."""
+"""Verbs that watch: monitor, retrain."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from predis.cli.alerts import show_alerts
 from predis.cli.output import as_json_option, client, remote, shares, show_json, table
 
 _REFRESH_S = 1.0
@@ -16,18 +17,28 @@ _REFRESH_S = 1.0
 @click.command()
 @click.argument("endpoint", required=False, default="")
 @click.option("--drift", is_flag=True, help="Every feature's drift, not only what moved.")
+@click.option(
+    "--why", is_flag=True, help="What is estimated, which moved inputs explain it, which segments are worst."
+)
 @click.option("--watch", is_flag=True, help="Refresh every second until Ctrl-C.")
 @as_json_option
 @remote
 def monitor(
-    endpoint: str, *, drift: bool, watch: bool, as_json: bool, control: str, serving: str, key: str
+    endpoint: str, *, drift: bool, why: bool, watch: bool, as_json: bool, control: str, serving: str, key: str
 ) -> None:
     """Show how ENDPOINT, or every endpoint, does: traffic, latency, quality on matured labels, drift, alerts.
 
     \b
     predis monitor
     predis monitor flight-delay --drift
+    predis monitor flight-delay --why
     """
+    if why:
+        if not endpoint:
+            raise click.UsageError("name the ENDPOINT to look into")
+        reasons = client(control, serving, key=key, patience_s=30.0).why(endpoint)
+        show_json(reasons) if as_json else _show_why(reasons)
+        return
     server = client(control, serving, key=key)
     while True:
         found = server.overview(endpoint)
@@ -42,25 +53,12 @@ def monitor(
                 click.echo(
                     "No endpoints yet. Create one: predis endpoint create NAME --model MODEL --version 1"
                 )
-            _show_alerts(
+            show_alerts(
                 [alert for alert in found["alerts"] if alert["state"] == "open"], empty="No open alerts."
             )
         if not watch:
             return
         time.sleep(_REFRESH_S)
-
-
-@click.command()
-@click.option("--endpoint", default="", help="Only this endpoint's.")
-@click.option("--open", "only_open", is_flag=True, help="Only those that last.")
-@as_json_option
-@remote
-def alerts(endpoint: str, *, only_open: bool, as_json: bool, control: str, serving: str, key: str) -> None:
-    """List alerts, newest first."""
-    found = [
-        a for a in client(control, serving, key=key).alerts(endpoint) if not only_open or a["state"] == "open"
-    ]
-    show_json(found) if as_json else _show_alerts(found, empty="No alerts.")
 
 
 @click.command()
@@ -111,24 +109,7 @@ def _show(endpoint: dict[str, Any], *, drift: bool) -> None:
     )
     coverage = f"{labels['coverage']:.0%}" if labels["coverage"] is not None else "none"
     click.echo(f"  {labels['matured']} of {labels['predictions']} predictions have labels ({coverage})")
-    rows = []
-    for version in endpoint["versions"]:
-        newest = version["performance"][-1] if version["performance"] else {}
-        reference = version["reference"] or {}
-        rows.append(
-            {
-                **newest,
-                "version": version["version"],
-                "role": version["role"],
-                "reference": reference.get("auc"),
-                "until": newest.get("last_event"),
-            }
-        )
-    columns = {
-        "version": "version", "role": "role", "AUC": "auc", "from": "auc_low", "to": "auc_high", "KS": "ks", "Gini": "gini",
-        "reference AUC": "reference", "labels until": "until",
-    }  # fmt: skip
-    table(rows, columns, empty="")
+    _show_performance(endpoint["versions"])
     for version in endpoint["versions"]:
         if version["drift"] and version["weight"]:
             moved = [f for f in version["drift"]["features"] if drift or f["persistent"]]
@@ -146,12 +127,79 @@ def _show(endpoint: dict[str, Any], *, drift: bool) -> None:
             )
 
 
-def _show_alerts(rows: list[dict[str, Any]], *, empty: str) -> None:
+# What each kind of model is shown by; the first has an interval beside it.
+_MEASURES = {
+    "binary": {"AUC": "auc", "KS": "ks", "Gini": "gini", "log loss": "log_loss", "calibration": "calibration_error", "F1": "f1"},
+    "multiclass": {"accuracy": "accuracy", "macro F1": "macro_f1", "calibration": "calibration_error"},
+    "regression": {"MAE": "mae", "RMSE": "rmse", "MAPE": "mape", "R2": "r2", "bias": "bias"},
+}  # fmt: skip
+
+
+def _show_performance(versions: list[dict[str, Any]]) -> None:
+    """The newest window of each version, a table for each kind of model."""
+    for task, measures in _MEASURES.items():
+        rows = []
+        for version in versions:
+            newest = version["performance"][-1] if version["performance"] else {"measures": {}}
+            newest = {**newest, **newest["measures"]}
+            if newest.get("task", "binary") != task:
+                continue
+            first = next(iter(measures.values()))
+            rows.append({
+                **newest, "version": version["version"], "role": version["role"], "until": newest.get("last_event"),
+                "low": newest.get(f"{first}_low"), "high": newest.get(f"{first}_high"), "reference": version["metrics"].get(first),
+            })  # fmt: skip
+        (title, first), *others = measures.items()
+        columns = {
+            "version": "version", "role": "role", title: first, "from": "low", "to": "high", f"reference {title}": "reference",
+            **dict(others), "labels until": "until",
+        }  # fmt: skip
+        if rows:
+            table(rows, columns, empty="")
+
+
+def _show_why(found: dict[str, Any]) -> None:
+    click.secho(
+        f"{found['endpoint']}, version {found['version']}: {found['rows']} newest predictions, {found['labels']} with labels",
+        bold=True,
+    )
+    estimate = found["estimate"]
+    if estimate:
+        names = ("auc", "accuracy", "f1", "positive_rate", "mae")
+        shown = [
+            {
+                "measure": name,
+                "estimate": estimate[name],
+                "from": estimate[f"{name}_low"],
+                "to": estimate[f"{name}_high"],
+            }
+            for name in names
+            if estimate.get(name) is not None
+        ]
+        table(shown, {each: each for each in ("measure", "estimate", "from", "to")}, empty="")
+        error = estimate["error_so_far"]
+        so_far = (
+            f"off by {error['mean']:.3f} on average ({error['measure']}, {error['windows']} windows)"
+            if error
+            else "not known yet"
+        )
+        click.echo(f"  {estimate['method']} is {estimate['assumption']}; its error so far: {so_far}")
+    click.echo("  What moved inputs do to the answers (against values of the reference):")
     columns = {
-        "id": "id", "severity": "severity", "state": "state", "endpoint": "endpoint", "what": "message", "look with": "command",
-        "opened": "opened_at",
+        "input": "input",
+        "PSI": "psi",
+        "mean score": "score_shift",
+        "single scores": "score_moved",
+        "expected AUC": "auc_shift",
+    }
+    table(found["inputs"], columns, empty="  no inputs")
+    click.echo("  Segments, the worst first:")
+    judged = {"binary": "auc", "multiclass": "accuracy", "regression": "mae"}[found["task"]]
+    columns = {
+        "segment": "segment", "is": "level", "rows": "rows", "labels": "labels", judged: judged, "from": f"{judged}_low",
+        "to": f"{judged}_high", "score": "score", "missing": "missing", "out of range": "out_of_range", "unseen": "unseen",
     }  # fmt: skip
-    table(rows, columns, empty=empty)
+    table(found["segments"], columns, empty="  none")
 
 
 def _show_runs(rows: list[dict[str, Any]], *, as_json: bool) -> None:

@@ -173,6 +173,7 @@ class Overview:
             "format": version.format,
             "created_at": iso(version.created_at),
             "reference": reference if reference["auc"] is not None else None,
+            "metrics": dict(version.metrics),
             "performance": [
                 _performance(row) for row in reversed(self._parts.store.performance(key, limit=60))
             ],
@@ -254,4 +255,5 @@ def _latency_ms(slots: list[Row], counters: list[Row]) -> dict[str, float | None
 def _performance(row: Row) -> dict[str, Any]:
     shown = {name: row[name] for name in ("number", "rows", "positives", "coverage", "label_age_s")}
     scores = {name: row["scores"].get(name) for name in ("auc", "auc_low", "auc_high", "ks", "gini")}
+    shown |= {"task": row["task"], "early_labels": row["early_labels"], "measures": row["scores"]}
     return {**shown, **scores, "first_event": iso(row["first_event"]), "last_event": iso(row["last_event"])}

@@ -90,6 +90,27 @@ _ROWS = (
     Metric("predis_ingest_lag_seconds", "gauge", "How long ago control had last read all that the journal held.", "seconds"),
     Metric("predis_journal_dropped_total", "counter", "Requests dropped from a journal before control read them.", labels=("stream",)),
     Metric("predis_alerts_open", "gauge", "Open alerts.", labels=("severity",)),
+    Metric(
+        "predis_alert_deliveries_total", "counter",
+        "Tries to tell a route of an alert, by how they ended: sent, retried (it will be tried again) or failed (given up).",
+        labels=("channel", "outcome"),
+    ),
+    Metric(
+        "predis_alert_delivery_seconds", "histogram", "Time from a notice of an alert to the receiver's answer.", "seconds",
+        ("channel",), DURATIONS,
+    ),
+    Metric("predis_alert_deliveries_waiting", "gauge", "Notices of alerts that wait to be taken by their receiver."),
+    Metric(
+        "predis_error_budget_left_ratio", "gauge", "Share of an objective's error budget that is left; below 0 where it is overspent.",
+        labels=("tenant", "endpoint", "objective"),
+    ),
+    Metric("predis_export_batches_total", "counter", "Batches that an exporter's backend took.", labels=("exporter",)),
+    Metric(
+        "predis_export_dropped_total", "counter",
+        "Batches that an exporter dropped: too many waited, or the backend refused what was in it.", labels=("exporter",),
+    ),
+    Metric("predis_export_failures_total", "counter", "Tries to send a batch that failed.", labels=("exporter",)),
+    Metric("predis_export_waiting", "gauge", "Batches that wait to be sent.", labels=("exporter",)),
     Metric("predis_rollouts_total", "counter", "Rollouts that ended, by final state.", labels=("state",)),
     Metric("predis_retrainings_total", "counter", "Retraining runs that ended, by outcome.", labels=("outcome",)),
 

@@ -109,7 +109,9 @@ class _Labels:
         if not rows:
             return
         self.count += len(rows)
-        self.pairs.update([score for score, _, _ in rows], [label for _, label, _ in rows])
+        # Only labels of two classes make pairs; those of regressors count by the reward expression.
+        pairs = [(score, label) for score, label, _ in rows if label in (0.0, 1.0)]
+        self.pairs.update([score for score, _ in pairs], [label for _, label in pairs])
         if self.reward is not None:
             self.rewards += Moments.of(_rewards(self.reward, rows))
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -18,13 +18,24 @@ from predis.clock import Clock, parse_moment
 from predis.errors import InvalidInput, TooLarge
 from predis.monitoring.shadows import Shadows
 from predis.monitoring.store import MonitoringStore
+from predis.registry.signature import Signature
 from predis.state.engine import Database
 from predis.state.records import Arm
-from predis.stats import binary_scores
+from predis.stats import Calibration, Task, expected_binary, performance
 
 MAX_LABELS = 10_000
 _MATCH_ROWS = 20_000
 _VALUE_MAX = 1e15
+
+
+class Models(Protocol):
+    """What is known of the models behind an endpoint."""
+
+    def signature(self, tenant: str, endpoint: str, *, number: int | None = None) -> Signature | None:
+        """Of a version; of the one that answers most, where none is named. None where it is not known."""
+
+    def calibration(self, tenant: str, endpoint: str, *, number: int) -> Calibration | None:
+        """What a version's scores are worth; None where nobody measured it."""
 
 
 class Feedback:
@@ -32,9 +43,13 @@ class Feedback:
 
     Args:
         window_rows: matured labels in one performance window.
+        models: tells what a label may be; without it every model is a binary classifier.
     """
 
-    def __init__(self, database: Database, clock: Clock, *, window_rows: int) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, *, window_rows: int, models: Models | None = None
+    ) -> None:
+        self._models = models
         self._database = database
         self._store = MonitoringStore(database)
         self._shadows = Shadows(self._store)
@@ -46,9 +61,9 @@ class Feedback:
         """Make labels durable. All of them or, if one cannot be used, none.
 
         Args:
-            labels: objects with ``id`` (the prediction's), ``label`` (0 or 1; true and false are the same), and if wanted
-                ``row`` (of a request with several, from 0), ``event_time`` (when the label became known) and ``value`` (a
-                finite number: what the case brought in or cost).
+            labels: objects with ``id`` (the prediction's), ``label`` (0 or 1, true and false are the same; of a regressor a finite number;
+                of a classifier of more classes the name of one, or its number), and if wanted ``row`` (of a request with several, from 0),
+                ``event_time`` (when the label became known) and ``value`` (a finite number: what the case brought in or cost).
 
         Raises:
             InvalidInput: a label cannot be used; the message says which.
@@ -59,7 +74,9 @@ class Feedback:
         if len(labels) > MAX_LABELS:
             raise TooLarge(f"{len(labels)} labels; send at most {MAX_LABELS} at once")
         now = self._clock.time_ns()
-        rows = [_row(label, place, now=now) for place, label in enumerate(labels)]
+        signature = self._models.signature(tenant, endpoint) if self._models else None
+        read = _reader(signature)
+        rows = [_row(label, place, now=now, read=read) for place, label in enumerate(labels)]
         key = {"tenant": tenant, "endpoint": endpoint}
         with self._database.write() as connection:
             stored = self._store.add_feedback(connection, [{**key, **row} for row in rows])
@@ -140,22 +157,72 @@ class Feedback:
         )
         version = {name: key[name] for name in ("tenant", "endpoint", "version")}
         predicted = self._store.predictions_between(version, first=first_event, last=last_event)
-        quality = binary_scores(scores, labels)
+        task, scored = self._measured(key, scores, labels=labels)
+        early = int(np.count_nonzero(label_events < events))  # somebody's clock jumped
         row = {
             **key,
             "rows": len(rows),
-            "positives": int(labels.sum()),
+            "task": task,
+            "positives": int(labels.sum()) if task == "binary" else 0,
             "first_event": first_event,
             "last_event": last_event,
             "label_age_s": float(np.median(label_events - events)) / 1e9,
             "coverage": len(rows) / max(predicted, len(rows)),
-            "scores": {name: _finite(value) for name, value in vars(quality).items()},
+            "early_labels": early,
+            "scores": {name: _finite(value) for name, value in scored.items()},
         }
         with self._database.write() as connection:
             self._store.add_performance(connection, row)
 
+    def _measured(self, key: Mapping[str, Any], scores: Any, *, labels: Any) -> tuple[Task, dict[str, float]]:
+        """The measures of a window, and what would have been expected of the same rows without their labels."""
+        if self._models is None:
+            return "binary", performance("binary", scores, label=labels)
+        known = self._models.signature(key["tenant"], key["endpoint"], number=key["version"])
+        binary = bool(np.isin(labels, (0.0, 1.0)).all())
+        task: Task = (known.task if known else None) or ("binary" if binary else "regression")
+        if task == "binary" and not binary:  # they were taken when another kind of model answered
+            return "regression", performance("regression", scores, label=labels)
+        found = performance(task, scores, label=labels)
+        calibration = self._models.calibration(key["tenant"], key["endpoint"], number=key["version"])
+        if task == "binary" and calibration is not None:
+            found |= {
+                f"estimated_{name}": value for name, value in expected_binary(scores, calibration).items()
+            }
+        return task, found
 
-def _row(label: Any, place: int, *, now: int) -> dict[str, Any]:
+
+Read = Callable[[Any, str], float]
+
+
+def _reader(signature: Signature | None) -> Read:
+    """How labels of a kind of model become numbers; what cannot be one raises ``InvalidInput``."""
+    task = signature.task if signature else "binary"
+    classes = {name: float(place) for place, name in enumerate(signature.classes)} if signature else {}
+
+    def read(value: Any, where: str) -> float:
+        if isinstance(value, str) and value in classes:
+            return classes[value]
+        if task == "multiclass" or (classes and isinstance(value, str)):
+            if type(value) is int and 0 <= value < len(classes):
+                return float(value)
+            raise InvalidInput(
+                f"{where} must be one of {', '.join(classes)}, or its number, got {value!r:.80}"
+            )
+        if task == "binary":
+            if value not in (0, 1) or isinstance(value, str):
+                raise InvalidInput(f"{where} must be 0 or 1, got {value!r:.80}")
+            return float(value)
+        if isinstance(value, bool) and task is None:
+            return float(value)
+        if not _is_amount(value):
+            raise InvalidInput(f"{where} must be a finite number between -1e15 and 1e15, got {value!r:.80}")
+        return float(value)
+
+    return read
+
+
+def _row(label: Any, place: int, *, now: int, read: Read) -> dict[str, Any]:
     if not isinstance(label, dict):
         raise InvalidInput(f"labels[{place}] must be an object with 'id' and 'label'")
     prediction, row, value = label.get("id"), label.get("row", 0), label.get("label")
@@ -163,8 +230,7 @@ def _row(label: Any, place: int, *, now: int) -> dict[str, Any]:
         raise InvalidInput(f"labels[{place}].id must be the id of a prediction, got {prediction!r:.80}")
     if type(row) is not int or not 0 <= row < 2**31:
         raise InvalidInput(f"labels[{place}].row must be a row number from 0, got {row!r:.80}")
-    if value not in (0, 1) or isinstance(value, str):
-        raise InvalidInput(f"labels[{place}].label must be 0 or 1, got {value!r:.80}")
+    label_value = read(value, f"labels[{place}].label")
     worth = label.get("value")
     if worth is not None and not _is_amount(worth):
         raise InvalidInput(
@@ -173,7 +239,7 @@ def _row(label: Any, place: int, *, now: int) -> dict[str, Any]:
     when = label.get("event_time")
     moment = now if when is None else parse_moment(when, where=f"labels[{place}].event_time")
     return {
-        "id": prediction, "row": row, "label": float(value), "value": None if worth is None else float(worth), "event_at": moment,
+        "id": prediction, "row": row, "label": label_value, "value": None if worth is None else float(worth), "event_at": moment,
         "received_at": now, "sequence": now + place, "matched": False,
     }  # fmt: skip
 

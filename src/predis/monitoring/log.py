@@ -77,18 +77,24 @@ class PredictionLog:
         What shadows made of copies is in the log as well, and left out here: nobody got it for an answer. Versions may differ in their
         inputs; a column that a version did not have is null for its rows.
         """
-        inputs = [pa.field(column_of(field.name), _arrow_type(field)) for field in columns]
-        names = ["id", "row", "version", "event_at", "score", *(field.name for field in inputs)]
-        schema = pa.schema([*_META_FIELDS, *inputs])
-        parts = [schema.empty_table().select(names)]
-        for file in self._store.log_files(tenant, endpoint):
-            part = pq.read_table(self._folder / file["path"], partitioning=None)
-            part = part.filter(pc.not_equal(part.column("arm"), _ARMS[Arm.SHADOW]))
-            for field in schema:
-                if field.name not in part.column_names:
-                    part = part.append_column(field, pa.nulls(part.num_rows, field.type))
-            parts.append(part.select(names).cast(pa.schema([schema.field(name) for name in names])))
-        return pa.concat_tables(parts)
+        files = self._store.log_files(tenant, endpoint)
+        return pa.concat_tables(
+            [_columns(None, columns), *(_columns(self._folder / f["path"], columns) for f in files)]
+        )
+
+    def newest(
+        self, tenant: str, endpoint: str, *, version: int, columns: Sequence[Field], rows: int
+    ) -> pa.Table:
+        """As ``table`` has it, the newest answers of one version, oldest first; as many files as hold ``rows`` are read."""
+        parts, read = [_columns(None, columns)], 0
+        files = [f for f in self._store.log_files(tenant, endpoint) if f["version"] == version]
+        for file in sorted(files, key=lambda each: -each["last_event"]):
+            if read >= rows:
+                break
+            parts.insert(1, _columns(self._folder / file["path"], columns))
+            read += parts[1].num_rows
+        found = pa.concat_tables(parts).sort_by("event_at")
+        return found.slice(max(0, found.num_rows - rows))
 
     def forget(self, *, before: int) -> int:
         """Delete files written before a moment (nanoseconds); how many went. The list is changed first: a file it names is there."""
@@ -211,6 +217,21 @@ _META_FIELDS = (
     pa.field("answered", pa.float64()),  # of a shadow's copy: the score that the client got
 )
 _META_NAMES = frozenset(field.name for field in _META_FIELDS)
+
+
+def _columns(path: Path | None, wanted: Sequence[Field]) -> pa.Table:
+    """What was answered, of a file (or of none), with the inputs asked for; null where it has no such column."""
+    inputs = [pa.field(column_of(field.name), _arrow_type(field)) for field in wanted]
+    names = ["id", "row", "version", "event_at", "score", *(field.name for field in inputs)]
+    schema = pa.schema([*_META_FIELDS, *inputs])
+    if path is None:
+        return schema.empty_table().select(names)
+    part = pq.read_table(path, partitioning=None)
+    part = part.filter(pc.not_equal(part.column("arm"), _ARMS[Arm.SHADOW]))
+    for field in schema:
+        if field.name not in part.column_names:
+            part = part.append_column(field, pa.nulls(part.num_rows, field.type))
+    return part.select(names).cast(pa.schema([schema.field(name) for name in names]))
 
 
 def column_of(name: str) -> str:

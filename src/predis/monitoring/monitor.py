@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from predis.clock import NANOSECONDS, Clock
 from predis.monitoring import checks
+from predis.monitoring.alerting.burn import Objective
+from predis.monitoring.alerting.levels import ServiceLevels
 from predis.monitoring.alerts import Alerts, Finding, Severity
 from predis.monitoring.checks import Rules, Watched
+from predis.monitoring.drift import REPLAYED, DriftWatch
 from predis.monitoring.ingest import CONSUMER
 from predis.monitoring.store import MonitoringStore
 from predis.state.engine import Database
-
-DRIFT_WINDOWS = 12
 
 
 class Landscape(Protocol):
@@ -23,6 +26,9 @@ class Landscape(Protocol):
 
     def watched(self, tenant: str, endpoint: str) -> list[Watched]:
         """The versions its Route sends traffic to."""
+
+    def objectives(self, tenant: str, endpoint: str) -> Sequence[Objective]:
+        """What is promised of its availability and latency."""
 
     def newest_heartbeat(self) -> int:
         """When any worker was last heard of."""
@@ -48,6 +54,9 @@ class Monitor:
         self._clock = clock
         self._down_s = down_s
         self._started_at = clock.time_ns()
+        self.levels = ServiceLevels(database, objectives=landscape.objectives, clock=clock)
+        self._watches: dict[tuple[str, str, int], DriftWatch] = {}
+        self._watching = threading.Lock()  # people ask for drift while the monitor looks
 
     def look(self) -> None:
         for tenant, endpoint in self._landscape.endpoints():
@@ -60,13 +69,16 @@ class Monitor:
         found: list[Finding | None] = [
             *checks.check_traffic(tenant, endpoint, slots=slots, rules=self._rules)
         ]
+        self.levels.roll(tenant, endpoint)
+        burning = self.levels.burning(tenant, endpoint)
+        found += checks.check_levels(tenant, endpoint, burning=burning, now=now)
         for watched in self._landscape.watched(tenant, endpoint):
             key = {"tenant": tenant, "endpoint": endpoint, "version": watched.version}
             windows = self._store.performance(key, limit=self._rules.decay_windows)
             found.append(checks.check_performance(watched, windows, rules=self._rules))
-            found.append(
-                checks.check_drift(watched, self._store.closed_windows(key, limit=3), rules=self._rules)
-            )
+            with self._watching:
+                watch = self._watch(watched)
+                found += watch.findings(watched) if watch else []
         # A worker gets as long to report after control has started as it may be silent afterwards.
         heard = max(self._landscape.newest_heartbeat(), self._started_at)
         silent_s = (now - heard) / NANOSECONDS
@@ -75,21 +87,36 @@ class Monitor:
         return [finding for finding in found if finding is not None]
 
     def drift(self, watched: Watched) -> dict[str, Any] | None:
-        """The drift of one version over its newest closed windows, for people to look at."""
+        """The drift of one version in its newest closed window, for people to look at."""
+        with self._watching:
+            watch = self._watch(watched)
+            if watch is None or watch.window is None:
+                return None
+            newest = watch.window
+            return {
+                "window": newest["number"],
+                "rows": newest["rows"],
+                "first_event": newest["first_event"],
+                "last_event": newest["last_event"],
+                "features": watch.table(),
+            }
+
+    def _watch(self, watched: Watched) -> DriftWatch | None:
+        """The version's windows up to the newest one; None without a profile. What was fed in earlier looks is not read again."""
         if watched.profile is None:
             return None
         key = {"tenant": watched.tenant, "endpoint": watched.endpoint, "version": watched.version}
-        windows = self._store.closed_windows(key, limit=DRIFT_WINDOWS)
-        if not windows:
-            return None
-        newest = windows[0]
-        return {
-            "window": newest["number"],
-            "rows": newest["rows"],
-            "first_event": newest["first_event"],
-            "last_event": newest["last_event"],
-            "features": checks.drift_of(watched.profile, windows, rules=self._rules),
-        }
+        watch = self._watches.get((watched.tenant, watched.endpoint, watched.version))
+        if watch is None:
+            watch = DriftWatch(watched.profile, self._rules)
+            self._watches[watched.tenant, watched.endpoint, watched.version] = watch
+        newest = self._store.closed_windows(key, limit=1)
+        if newest and newest[0]["number"] > watch.number:
+            missed = min(newest[0]["number"] - watch.number, REPLAYED)
+            for window in reversed(self._store.closed_windows(key, limit=missed)):
+                if window["number"] > watch.number:
+                    watch.feed(window)
+        return watch
 
     def _lost_evidence(self, tenant: str, endpoint: str, *, now: int) -> Finding | None:
         """Records lost since this endpoint's last such alert: the counts only grow, the alert must not last for ever."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
+from predis.clock import NANOSECONDS
 from predis.state.engine import Database
 from predis.state.journal import Position
 from predis.state.records import Arm
@@ -27,6 +28,7 @@ from predis.state.schema import (
     shadow_labels,
     shadow_predictions,
     traffic,
+    traffic_history,
     windows,
 )
 
@@ -304,6 +306,20 @@ class MonitoringStore:
         with self._database.read() as connection:
             return {(row.id, row.row): row.label for row in connection.execute(statement)}
 
+    def labels_of(self, tenant: str) -> list[Any]:
+        """Labels that have met their answers: endpoint, id, row, version, label, value and when the label became known."""
+        c = labelled.c
+        statement = sa.select(c.endpoint, c.id, c.row, c.version, c.label, c.value, c.labelled_event_at)
+        with self._database.read() as connection:
+            return list(connection.execute(statement.filter_by(tenant=tenant)))
+
+    def newest_scores(self, key: Key, *, limit: int) -> list[Any]:
+        """Scores of a version's newest answered requests (``scores``, ``event_at``), newest first."""
+        c = predictions.c
+        statement = sa.select(c.scores, c.event_at).filter_by(**key).order_by(c.sequence.desc()).limit(limit)
+        with self._database.read() as connection:
+            return list(connection.execute(statement))
+
     def predictions_between(self, key: Key, *, first: int, last: int) -> int:
         """Scores of a version whose events lie between two moments."""
         p = predictions.c
@@ -329,9 +345,60 @@ class MonitoringStore:
             connection.execute(table.delete().where(table.c.received_at < before))
         return gone
 
-    def forget_traffic(self, connection: sa.Connection, *, before: int) -> None:
-        """Drop slots of traffic that began before a moment."""
-        connection.execute(traffic.delete().where(traffic.c.start < before))
+    # -- history -------------------------------------------------------------------------------------------------------
+
+    def take_slots(self, connection: sa.Connection, *, width: int, before: int) -> list[Row]:
+        """Remove slots of a width that began before a moment, and give them back."""
+        table = traffic if width == NANOSECONDS else traffic_history
+        old = table.c.start < before
+        if table is traffic_history:
+            old &= table.c.width == width
+        rows = [dict(row._mapping) for row in connection.execute(sa.select(table).where(old))]
+        connection.execute(table.delete().where(old))
+        return rows
+
+    def merged_slots(self, connection: sa.Connection, *, width: int, since: int, before: int) -> list[Row]:
+        """Slots of a width that began between two moments: what comes late is added to them."""
+        h = traffic_history.c
+        statement = sa.select(traffic_history).where(h.width == width, h.start >= since, h.start < before)
+        rows = connection.execute(statement)
+        return [dict(row._mapping) for row in rows]
+
+    def put_merged(self, connection: sa.Connection, rows: Sequence[Row]) -> None:
+        if rows:
+            connection.execute(self._database.upsert(traffic_history), rows)
+
+    def traffic_since(self, tenant: str, endpoint: str, *, since: int) -> list[Row]:
+        """Slots of every width that began at a moment or later."""
+        found = []
+        with self._database.read() as connection:
+            for table in (traffic_history, traffic):
+                statement = sa.select(table).filter_by(tenant=tenant, endpoint=endpoint)
+                found += [
+                    dict(r._mapping) for r in connection.execute(statement.where(table.c.start >= since))
+                ]
+        return found
+
+    def old_windows(self, connection: sa.Connection, *, before: int, spare: int) -> list[Row]:
+        """Closed windows that ended before a moment, but for the newest ``spare`` of each version."""
+        w = windows.c
+        newest = sa.func.max(w.number).over(partition_by=(w.tenant, w.endpoint, w.version)).label("newest")
+        ranked = sa.select(windows, newest).subquery()
+        statement = sa.select(ranked).where(
+            ranked.c.closed, ranked.c.last_event < before, ranked.c.number <= ranked.c.newest - spare
+        )
+        rows = [dict(row._mapping) for row in connection.execute(statement)]
+        return [{name: value for name, value in row.items() if name != "newest"} for row in rows]
+
+    def replace_windows(self, connection: sa.Connection, row: Row, *, gone: Sequence[int]) -> None:
+        """Put one window in the place of several of its version."""
+        key = {name: row[name] for name in ("tenant", "endpoint", "version")}
+        connection.execute(windows.delete().filter_by(**key).where(windows.c.number.in_(gone)))
+        connection.execute(windows.insert(), row)
+
+    def forget_performance(self, connection: sa.Connection, *, before: int) -> None:
+        """Drop performance windows whose newest event was before a moment."""
+        connection.execute(performance.delete().where(performance.c.last_event < before))
 
     # -- shadows -------------------------------------------------------------------------------------------------------
 

@@ -38,13 +38,61 @@ def infer_inputs(sample: pa.Table, *, names: tuple[str, ...] | None = None) -> t
     Raises:
         InvalidInput: a column is of a type no model takes, or not there.
     """
-    fields = []
-    for name in names or tuple(sample.column_names):
-        if name not in sample.column_names:
-            raise InvalidInput(f"the sample has no column {name!r}; it has {', '.join(sample.column_names)}")
-        column, shape = _unlisted(name, sample.column(name).combine_chunks())
-        fields.append(_field(name, column, shape=shape))
-    return tuple(fields)
+    inference = Inference(names)
+    inference.add(sample)
+    return inference.fields()
+
+
+class Inference:
+    """``infer_inputs`` of a table that comes in batches: what one of them shows holds for all.
+
+    Args:
+        names: the columns; all of the first batch's where none are named.
+    """
+
+    def __init__(self, names: tuple[str, ...] | None = None) -> None:
+        self._names = names
+        self._columns: dict[str, _Column] = {}
+
+    def add(self, batch: pa.Table) -> None:
+        """
+        Raises:
+            InvalidInput: a column is of a type no model takes, or not there.
+        """
+        for name in self._names or tuple(batch.column_names):
+            if name not in batch.column_names:
+                raise InvalidInput(
+                    f"the sample has no column {name!r}; it has {', '.join(batch.column_names)}"
+                )
+            values, shape = _unlisted(name, batch.column(name).combine_chunks())
+            self._columns.setdefault(name, _Column(name, shape)).add(values, shape=shape)
+
+    def fields(self) -> tuple[Field, ...]:
+        return tuple(column.field() for column in self._columns.values())
+
+
+class _Column:
+    """What batches have shown of one column."""
+
+    def __init__(self, name: str, shape: tuple[int, ...]) -> None:
+        self._name, self._shape = name, shape
+        self._datatype = ""
+        self._nullable = False
+        self._levels: set[str] = set()
+
+    def add(self, values: pa.Array, *, shape: tuple[int, ...]) -> None:
+        if shape != self._shape:
+            raise _ragged(self._name)
+        if pa.types.is_dictionary(values.type):
+            values = values.cast(values.type.value_type)
+        self._datatype = _datatype(self._name, values.type)
+        self._nullable = self._nullable or values.null_count > 0 or _has_nan(values)
+        if self._datatype == "BYTES" and len(self._levels) <= MAX_LEVELS:
+            self._levels.update(str(text) for text in values.unique().to_pylist() if text is not None)
+
+    def field(self) -> Field:
+        levels = tuple(sorted(self._levels)) if len(self._levels) <= MAX_LEVELS else ()
+        return Field(self._name, self._datatype, self._shape, self._nullable, levels)
 
 
 def encode_table(table: pa.Table, inputs: tuple[Field, ...], *, exact: bool = True) -> Matrix:
@@ -132,20 +180,15 @@ def _codes(texts: pa.Array, levels: Sequence[str]) -> Matrix:
     return numpy_of(pc.if_else(texts.is_valid(), codes, pa.scalar(np.nan)))
 
 
-def _field(name: str, column: pa.Array, *, shape: tuple[int, ...]) -> Field:
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        column, kind = column.cast(kind.value_type), kind.value_type
-    nullable = column.null_count > 0 or _has_nan(column)
+def _datatype(name: str, kind: pa.DataType) -> str:
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        levels = tuple(sorted(str(v) for v in column.unique().to_pylist() if v is not None))
-        return Field(name, "BYTES", shape, nullable, levels if len(levels) <= MAX_LEVELS else ())
+        return "BYTES"
     if pa.types.is_boolean(kind):
-        return Field(name, "BOOL", shape, nullable)
+        return "BOOL"
     if pa.types.is_integer(kind):
-        return Field(name, "INT64", shape, nullable)
+        return "INT64"
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        return Field(name, "FP64", shape, nullable)
+        return "FP64"
     raise InvalidInput(f"column {name!r} is of type {kind}, which no tensor carries")
 
 
@@ -153,12 +196,16 @@ def _unlisted(name: str, column: pa.Array) -> tuple[pa.Array, tuple[int, ...]]:
     """A column without its lists, and the shape that they give it."""
     shape = [-1]
     while _is_list(column.type):
-        lengths = set(pc.list_value_length(column).to_pylist())
-        if len(lengths) != 1 or not (length := lengths.pop()):
-            raise InvalidInput(f"column {name!r} holds lists of different lengths; a tensor has one shape")
-        shape.append(length)
+        lengths = pc.list_value_length(column).unique().to_pylist()
+        if len(lengths) != 1 or not lengths[0]:
+            raise _ragged(name)
+        shape.append(lengths[0])
         column = column.flatten()
     return column, tuple(shape)
+
+
+def _ragged(name: str) -> InvalidInput:
+    return InvalidInput(f"column {name!r} holds lists of different lengths; a tensor has one shape")
 
 
 def _lengths(kind: pa.DataType, field: Field) -> tuple[int, ...]:

@@ -7,8 +7,8 @@ a crash leaves the whole version, or nothing (and files nobody names).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from sqlalchemy import Connection
 
+    from predis.registry.dataset import DataSet
     from predis.registry.evaluation import Scored
 
 _MOST_VERSIONS = 2**31 - 1
@@ -253,7 +254,7 @@ class Registry:
     def point(
         self, connection: Connection, tenant: str, *, model: str, alias: str, number: int, actor: str
     ) -> None:
-        """Move an alias to a version, in the caller's transaction.
+        """Move an alias to a version, in the caller's transaction. Where it points there already, nothing is done or noted.
 
         Raises:
             VersionNotFound: the version was deleted meanwhile.
@@ -261,6 +262,8 @@ class Registry:
         self.hold(connection, tenant, model=model, number=number)
         row = self._move(tenant, model, alias=alias, number=number, actor=actor)
         before = self._store.move_alias(connection, row)
+        if before == number:
+            return
         self._note_move(connection, tenant, target=f"{model}@{alias}", actor=actor, moved=(before, number))
 
     def alias_moves(self, tenant: str, model: str, *, limit: int = 200) -> list[dict[str, Any]]:
@@ -399,18 +402,41 @@ class Registry:
     ) -> tuple[Signature, dict[str, float], dict[str, Any] | None]:
         """The whole signature, the metrics on the holdout, and the reference profile."""
         # Late: a worker has a registry too, and needs neither pyarrow nor statistics.
-        from predis.registry.columns import infer_inputs
-        from predis.registry.evaluation import metrics_of, profile_of, without
+        from predis.registry.evaluation import metrics_of, profile_of, settled, survey
 
-        reference = self._table(wanted.reference, "reference") if wanted.reference else None
-        inputs = wanted.inputs
-        if reference is not None and not inputs:
-            inputs = infer_inputs(without(reference, wanted.label))
-        with self.inspect(wanted.format, contents, signature=wanted.signature, inputs=inputs) as model:
-            holdout = self._table(wanted.holdout, "holdout") if wanted.holdout else None
-            metrics = {} if holdout is None else metrics_of(model, holdout, label=wanted.label)
-            profile = None if reference is None else profile_of(model, reference, label=wanted.label)
-            return model.signature, metrics, profile
+        with ExitStack() as opened:
+            reference = surveyed = None
+            inputs = wanted.inputs
+            if wanted.reference:
+                reference = opened.enter_context(self._data_set(wanted.reference, "reference"))
+                surveyed = survey(reference, label=wanted.label)
+                inputs = inputs or surveyed.inputs
+            model = opened.enter_context(
+                self.inspect(wanted.format, contents, signature=wanted.signature, inputs=inputs)
+            )
+            holdout = (
+                opened.enter_context(self._data_set(wanted.holdout, "holdout")) if wanted.holdout else None
+            )
+            label = wanted.label
+            signature = settled(model.signature, [reference, holdout], label=label)
+            metrics: dict[str, float] = {}
+            profile = calibration = None
+            if holdout is not None:
+                metrics, calibration = metrics_of(model, holdout, label=label, signature=signature)
+            if reference is not None and surveyed is not None:
+                profile = profile_of(
+                    model, reference, sample=surveyed.sample, label=label, signature=signature
+                )
+                # Rows that the model was trained on flatter it.
+                profile["calibration"] = calibration or profile["calibration"]
+            return signature, metrics, profile
+
+    @contextmanager
+    def _data_set(self, digest: str, what: str) -> Iterator[DataSet]:
+        from predis.registry.dataset import DataSet
+
+        with self._artifacts.checked(digest) as path, DataSet(path, what) as found:
+            yield found
 
     def _check(self, version: Version) -> None:
         """What can be told of a version without reading a file.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,6 +20,10 @@ NUMPY_OF = {
     "INT16": np.int16, "INT32": np.int32, "INT64": np.int64, "FP16": np.float16, "FP32": np.float32, "FP64": np.float64,
     "BYTES": np.object_,
 }  # fmt: skip
+
+
+Task = Literal["binary", "regression", "multiclass"]
+TASKS: tuple[Task, ...] = ("binary", "regression", "multiclass")
 
 
 @dataclass(frozen=True)
@@ -95,14 +99,21 @@ class Field:
 class Signature:
     """Inputs and outputs of a version, in the model's own order.
 
-    ``score`` names the output that monitors watch; of an output of shape [-1, 2] (class probabilities) it is column 1.
+    ``score`` names the output that monitors watch; of an output of shape [-1, 2] (class probabilities) it is column 1, of a wider one the
+    column that is largest and how large it is (``stats.top_scores``), unless the task is regression: then it is column 0.
+    ``task`` says what labels are: binary (0 and 1), regression (numbers) or multiclass (one of ``classes``, or its number). Where it is not
+    said (None), registration tells it from the reference and the holdout.
     """
 
     inputs: tuple[Field, ...]
     outputs: tuple[Field, ...]
     score: str
+    task: Task | None = None
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.task not in (None, *TASKS):
+            raise InvalidInput(f"a task is one of {', '.join(TASKS)}, got {self.task!r:.80}")
         for side, fields in (("inputs", self.inputs), ("outputs", self.outputs)):
             names = [field.name for field in fields]
             if not names or len(set(names)) != len(names):
@@ -111,6 +122,12 @@ class Signature:
                 )
         if self.score not in {field.name for field in self.outputs}:
             raise InvalidInput(f"score must name an output, got {self.score!r}")
+
+    @property
+    def watches_classes(self) -> bool:
+        """Whether the watched score is the class that was chosen, and how sure the model was."""
+        width = next(field.width for field in self.outputs if field.name == self.score)
+        return self.task == "multiclass" or (self.task is None and width > 2)
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -132,6 +149,8 @@ class Signature:
             "inputs": [field.to_dict() for field in self.inputs],
             "outputs": [field.to_dict() for field in self.outputs],
             "score": self.score,
+            **({"task": self.task} if self.task else {}),
+            **({"classes": list(self.classes)} if self.classes else {}),
         }
 
     @classmethod
@@ -149,7 +168,11 @@ class Signature:
             if not isinstance(found, list) or not found:
                 raise InvalidInput(f"a signature needs a list of {side}")
             sides.append(tuple(Field.from_dict(item) for item in found))
-        return cls(sides[0], sides[1], str(document.get("score") or sides[1][0].name))
+        classes = document.get("classes", [])
+        if not isinstance(classes, list) or not all(isinstance(each, str) for each in classes):
+            raise InvalidInput("a signature's classes are a list of texts")
+        score = str(document.get("score") or sides[1][0].name)
+        return cls(sides[0], sides[1], score, document.get("task"), tuple(classes))
 
 
 def _column_names(field: Field) -> list[str]:

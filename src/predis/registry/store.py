@@ -122,11 +122,13 @@ class RegistryStore:
         return number
 
     def move_alias(self, connection: sa.Connection, row: dict[str, Any]) -> int | None:
-        """Point an alias at ``row["version"]``, or delete it where that is ``None``, and note the move; where it pointed before."""
+        """Point an alias at ``row["version"]``, or delete it where that is ``None``, and note the move; where it pointed."""
         key = {name: row[name] for name in ("tenant", "model", "alias")}
         before: int | None = connection.execute(
             sa.select(aliases.c.version).filter_by(**key).with_for_update()
         ).scalar_one_or_none()
+        if before is not None and before == row["version"]:
+            return before
         if row["version"] is None:
             connection.execute(aliases.delete().filter_by(**key))
         else:

@@ -25,7 +25,7 @@ from predis.errors import (
 )
 from predis.events import Bus, RolloutEnded, RouteChanged
 from predis.monitoring.evidence import EvidenceReader
-from predis.registry import Registry
+from predis.registry import Registry, Version
 from predis.rollout.decision import Status, Step, decide
 from predis.rollout.freezes import Freezes
 from predis.rollout.gates import Ledger
@@ -47,6 +47,8 @@ CHAMPION = "champion"
 _LEAST_SLOW_S = 0.01
 _LEAST_ANSWERS = 100
 _MOVES_KEPT = 200
+# How much of the quality that a model showed at registration a candidate may lose: surely more turns it back, surely less lets it pass.
+_ABORT, _MARGIN = 0.01, 0.05
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,9 @@ class Rollouts:
             "created_at": now, "began_at": None, "step_at": now, "ended_at": None, "created_by": actor,
         }  # fmt: skip
         with self._database.write() as connection:
-            self._registry.hold(connection, tenant, model=endpoint.model, number=candidate)  # against its deletion
+            self._registry.hold(
+                connection, tenant, model=endpoint.model, number=candidate
+            )  # against its deletion
             made = self._endpoints.store.put_route(
                 connection, endpoint, route=split, reason=f"warm version {candidate}", at=now, actor=actor
             )
@@ -341,13 +345,33 @@ class Rollouts:
             raise ChangeFrozen(f"endpoint {name!r} is {reason}; an administrator may override it")
 
     def _defaults(self, endpoint: Endpoint, baseline: int | None) -> dict[str, Any]:
-        """What the plan has from the baseline's past: slow is slower than its p99 so far."""
-        counts = None
-        if baseline is not None:
-            counts = self._reader.latency(endpoint.tenant, endpoint.name, version=baseline)
-        if counts is None or counts.sum() < _LEAST_ANSWERS:
+        """What the plan has from the baseline: slow is slower than its p99 so far, and what has no AUC is gated by its errors."""
+        if baseline is None:
             return {}
-        return {"slow_s": max(latency.quantile(counts, 0.99), _LEAST_SLOW_S)}
+        found = _quality_gate(self._registry.version(endpoint.tenant, endpoint.model, reference=baseline))
+        counts = self._reader.latency(endpoint.tenant, endpoint.name, version=baseline)
+        if counts is not None and counts.sum() >= _LEAST_ANSWERS:
+            found["slow_s"] = max(latency.quantile(counts, 0.99), _LEAST_SLOW_S)
+        return found
+
+
+def _quality_gate(version: Version) -> dict[str, Any]:
+    """What takes the place of the AUC for a model that tells no probability: how near it comes, or how often it names the right class (its
+    watched score is the class's number and, behind the point, how sure it was)."""
+    if version.signature.task == "multiclass":
+        right = "1 if score // 1 == label else 0"
+        return {"auc_gate": False, "reward": right, "reward_abort": _ABORT, "reward_margin": _MARGIN}
+    if version.signature.task == "regression":
+        error = version.metrics.get("mae")
+        if not error:  # in no unit that would be known
+            return {"auc_gate": False}
+        near = {
+            "reward": "-abs(label - score)",
+            "reward_abort": _ABORT * error,
+            "reward_margin": _MARGIN * error,
+        }
+        return {"auc_gate": False, **near}
+    return {}
 
 
 def _status(rollout: Rollout) -> Status:

@@ -260,7 +260,9 @@ def _p99s(base: Side, candidate: Side, *, alpha: float) -> str:
     for side in (candidate, base):
         low, high = quantile_interval(side.latency, _P99, alpha=alpha / 2)
         middle = latency.quantile(side.latency, _P99) * 1000
-        span = f"{low * 1000:.3g} to {high * 1000:.3g}" if math.isfinite(high) else f"at least {low * 1000:.3g}"
+        span = (
+            f"{low * 1000:.3g} to {high * 1000:.3g}" if math.isfinite(high) else f"at least {low * 1000:.3g}"
+        )
         shown.append(f"{middle:.3g} ms ({span})")
     return f"p99 {shown[0]} against {shown[1]}"
 

@@ -77,11 +77,12 @@ class Loaded:
 def main() -> None:
     """Answer until the other end is gone."""
     questions = socket.socket(fileno=int(sys.argv[1]))
-    _limit(memory_bytes=int(sys.argv[2]), cpu_s=4 * float(sys.argv[3]))
+    _limit(memory_bytes=int(sys.argv[2]))
     loaded: Loaded | None = None
     with questions.makefile("rb") as lines:
         for line in lines:
             question = json.loads(line)
+            _limit_cpu(4 * float(sys.argv[3]))
             try:
                 if loaded is None:
                     loaded = _load(question)
@@ -99,12 +100,25 @@ def main() -> None:
             questions.sendall(json.dumps(reply).encode() + b"\n")
 
 
-def _limit(*, memory_bytes: int, cpu_s: float) -> None:
+def _limit(*, memory_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_FSIZE, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # Ends it for certain even where nobody is left to end it.
-    resource.setrlimit(resource.RLIMIT_CPU, (int(cpu_s) + 1, int(cpu_s) + 1))
+
+
+def _limit_cpu(more_s: float) -> None:
+    """So much time from here on, for the question that has come: it ends the process for certain even where nobody is left to end it.
+
+    The hard limit stays, for it could not be raised again for the next question.
+    """
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    limit, (_, hard) = (
+        int(used.ru_utime + used.ru_stime + more_s) + 1,
+        resource.getrlimit(resource.RLIMIT_CPU),
+    )
+    resource.setrlimit(
+        resource.RLIMIT_CPU, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard)
+    )
 
 
 def _load(question: Mapping[str, Any]) -> Loaded:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterable, Iterable, Iterator
@@ -128,6 +129,24 @@ class ArtifactStore:
             raise _damaged(digest, actual.hexdigest())
         yield last
 
+    @contextmanager
+    def checked(self, digest: str) -> Iterator[Path]:
+        """A file on this machine with the content, checked, in constant memory: the store's own, or a copy until the block ends.
+
+        Raises:
+            NotFound, IntegrityFailure: as ``read``.
+        """
+        if path := self.local_path(digest):
+            for _chunk in self.chunks(digest):
+                pass
+            yield path
+            return
+        with tempfile.NamedTemporaryFile(prefix="predis-artifact-") as copy:
+            for chunk in self.chunks(digest):
+                copy.write(chunk)
+            copy.flush()
+            yield Path(copy.name)
+
     def delete(self, digest: str) -> None:
         if self.exists(digest):
             self._files.rm_file(self._path(digest))
@@ -247,11 +266,15 @@ class _Landing:
                 os.fsync(self._file.fileno())
             self._file.close()
             self._file = None
-            self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
             if self._local:
+                folder = Path(target).parent
+                folder.mkdir(exist_ok=True)
                 os.replace(self._temporary, target)
-                _sync_folder(Path(target).parent)
+                _sync_folder(folder)
+                # Always, not only where the folder is new: whoever made it may not have come to this yet.
+                _sync_folder(folder.parent)
             else:
+                self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
                 self._files.mv(self._temporary, target)
         return Stored(digest, self.size)
 

@@ -290,6 +290,22 @@ traffic = Table(
     Column("latency", LargeBinary, nullable=False),
 )
 
+# Slots of traffic that are older: merged into minutes, hours and days; ``width`` in nanoseconds.
+traffic_history = Table(
+    "traffic_history",
+    metadata,
+    _tenant(),
+    Column("endpoint", String(128), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("width", BigInteger, primary_key=True),
+    Column("start", BigInteger, primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    Column("failed", BigInteger, nullable=False),
+    Column("rejected", BigInteger, nullable=False),
+    Column("latency", LargeBinary, nullable=False),
+    sa.Index("ix_traffic_history_width", "width", "start"),
+)
+
 windows = Table(
     "windows",
     metadata,
@@ -427,11 +443,13 @@ performance = Table(
     Column("number", Integer, primary_key=True),
     Column("stop", BigInteger, nullable=False),
     Column("rows", BigInteger, nullable=False),
+    Column("task", String(16), nullable=False),
     Column("positives", BigInteger, nullable=False),
     Column("first_event", BigInteger, nullable=False),
     Column("last_event", BigInteger, nullable=False),
     Column("label_age_s", Float, nullable=False),
     Column("coverage", Float, nullable=False),
+    Column("early_labels", BigInteger, nullable=False),
     Column("scores", sa.JSON, nullable=False),
 )
 
@@ -466,7 +484,82 @@ alerts = Table(
     Column("event_at", BigInteger, nullable=False),
     Column("ended_at", BigInteger),
     Column("looks", Integer, nullable=False),
+    # Alerts of one endpoint and kind that were open together; what people are told is of it. ``raised_at``: opened, or grown worse.
+    Column("incident", String(32), nullable=False),
+    Column("raised_at", BigInteger, nullable=False),
+    Column("acknowledged_at", BigInteger),
+    Column("acknowledged_by", String(128), nullable=False),
+    Column("note", Text, nullable=False),
     sa.Index("ix_alerts_open", "tenant", "endpoint", "kind", "state"),
+    sa.Index("ix_alerts_incident", "incident"),
+)
+
+# Whom alerts are told to. ``config`` names secrets by where they are found, never by what they are.
+alert_routes = Table(
+    "alert_routes",
+    metadata,
+    _tenant(),
+    Column("name", String(64), primary_key=True),
+    Column("channel", String(16), nullable=False),
+    Column("config", sa.JSON, nullable=False),
+    Column("endpoint", String(128), nullable=False),
+    Column("kinds", sa.JSON, nullable=False),
+    Column("severity", String(16), nullable=False),
+    Column("after_s", Float, nullable=False),
+    Column("per_hour", Integer, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("created_by", String(128), nullable=False),
+)
+
+# The outbox: what a route is to be told, written with the alert. A delivery under way has its ``due_at`` moved to when it counts as lost.
+alert_deliveries = Table(
+    "alert_deliveries",
+    metadata,
+    Column("id", Serial, primary_key=True, autoincrement=True),
+    Column("tenant", String(64), nullable=False),
+    Column("route", String(64), nullable=False),
+    Column("incident", String(32), nullable=False),
+    Column("event", String(16), nullable=False),
+    Column("severity", String(16), nullable=False),
+    Column("key", String(32), nullable=False),
+    Column("notice", sa.JSON, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("due_at", BigInteger, nullable=False),
+    Column("ended_at", BigInteger),
+    sa.Index("ix_alert_deliveries_state", "state", "tenant", "route", "incident", "id"),
+    sa.Index("ix_alert_deliveries_incident", "incident", "route", "id"),
+    sa.Index("ix_alert_deliveries_route", "tenant", "route", "created_at"),
+)
+
+# Alerts that match are told to nobody until ``ends_at``. An empty pattern matches all.
+alert_silences = Table(
+    "alert_silences",
+    metadata,
+    Column("id", Serial, primary_key=True, autoincrement=True),
+    Column("tenant", String(64), nullable=False),
+    Column("endpoint", String(128), nullable=False),
+    Column("kind", String(64), nullable=False),
+    Column("severity", String(16), nullable=False),
+    Column("version", Integer),
+    Column("reason", Text, nullable=False),
+    Column("starts_at", BigInteger, nullable=False),
+    Column("ends_at", BigInteger, nullable=False),
+    Column("created_by", String(128), nullable=False),
+)
+
+# Requests of an endpoint that has objectives, by minute: what error budgets are counted from.
+objective_minutes = Table(
+    "objective_minutes",
+    metadata,
+    _tenant(),
+    Column("endpoint", String(128), primary_key=True),
+    Column("start", BigInteger, primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    Column("failed", BigInteger, nullable=False),
+    Column("slow", BigInteger, nullable=False),
 )
 
 retrainings = Table(

@@ -10,10 +10,13 @@ from predis.stats.bandit import thompson_share
 from predis.stats.bins import Bins, categorical_bins, numeric_bins
 from predis.stats.delong import AucComparison, compare_auc, delong_covariance
 from predis.stats.distributions import distribution_distance, quantile_interval
-from predis.stats.drift import PsiDetector, PsiVerdict, adjust, psi, psi_test
+from predis.stats.drift import Ensemble, EnsembleVerdict, Level, PsiDetector, Verdict, adjust, psi, psi_test
+from predis.stats.estimates import Calibration, calibrate, expected_binary
 from predis.stats.latency import LatencyHistogram
 from predis.stats.moments import Moments, difference_interval
-from predis.stats.profile import Profile, build_profile
+from predis.stats.performance import Task, confusion_measures, performance, top_scores
+from predis.stats.profile import Profile, block_slices, build_profile, count_blocks
+from predis.stats.profile_counter import ProfileCounter
 from predis.stats.ratio_test import RatioTest
 from predis.stats.scores import BinaryScores, auc, binary_scores, brier, gini, ks, log_loss
 from predis.stats.sequential import (
@@ -29,28 +32,40 @@ __all__ = [
     "AucPairs",
     "BinaryScores",
     "Bins",
+    "Calibration",
+    "Ensemble",
+    "EnsembleVerdict",
     "LatencyHistogram",
+    "Level",
     "Moments",
     "Profile",
+    "ProfileCounter",
     "PsiDetector",
-    "PsiVerdict",
     "RatioTest",
     "SplitTest",
+    "Task",
+    "Verdict",
     "adjust",
     "auc",
     "binary_scores",
+    "block_slices",
     "brier",
     "build_profile",
+    "calibrate",
     "categorical_bins",
     "compare_auc",
+    "confusion_measures",
+    "count_blocks",
     "delong_covariance",
     "difference_interval",
     "distribution_distance",
+    "expected_binary",
     "gini",
     "ks",
     "latency",
     "log_loss",
     "numeric_bins",
+    "performance",
     "proportion_interval",
     "psi",
     "psi_test",
@@ -59,4 +74,5 @@ __all__ = [
     "score_buckets",
     "stratified_difference",
     "thompson_share",
+    "top_scores",
 ]

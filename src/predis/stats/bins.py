@@ -90,6 +90,17 @@ class Bins:
             counts += self._count_block(array[start : start + _BLOCK])
         return counts
 
+    def place(self, values: ArrayLike) -> Ints:
+        """The bin int64[n] of each of `values` float64[n], read as `count` does."""
+        array = vector(values, self.name)
+        if self.kind == "numeric":
+            return np.asarray(self._cuts.searchsorted(array, side="right"), dtype=np.int64)
+        places = np.full(array.size, len(self.levels), dtype=np.int64)
+        known = (array >= 0) & (array < len(self.levels))
+        places[known] = array[known].astype(np.int64)
+        places[np.isnan(array)] = len(self.levels) + 1
+        return places
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; infinite edges become the strings "inf" and "-inf"."""
         edges = [edge if math.isfinite(edge) else str(edge) for edge in self.edges]

@@ -6,8 +6,10 @@ version, and the counts of any batch taken with its bins can be compared to it o
 
 from __future__ import annotations
 
+import base64
+import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,10 @@ from predis.stats._arrays import Floats, Ints
 from predis.stats.bins import Bins, categorical_bins, numeric_bins
 
 _BLOCK = 4_096  # rows transposed at once: 30 columns of float64 are 1 MiB
+_BLOCKS = 48
+_BLOCK_ROWS = 1_000
+_BLOCK_LEAST = 20  # rows of a block, at the least
+_BLOCK_NUMBERS = 1_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +43,7 @@ class Profile:
     rows: int
     labelled: int
     positives: int
+    blocks: Ints = field(default_factory=lambda: np.empty((0, 0), dtype=np.int64))
 
     def __post_init__(self) -> None:
         if len(self.counts) != len(self.bins):
@@ -44,6 +51,7 @@ class Profile:
         counts = tuple(_own_counts(bins, counts) for bins, counts in zip(self.bins, self.counts, strict=True))
         object.__setattr__(self, "counts", counts)
         object.__setattr__(self, "score_counts", _own_counts(self.score_bins, self.score_counts))
+        object.__setattr__(self, "blocks", _own_blocks(self.blocks, sum(each.size for each in self.bins)))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Profile) and self.to_dict() == other.to_dict()
@@ -67,7 +75,10 @@ class Profile:
         return self.score_bins.count(scores)
 
     def merge(self, other: Profile) -> Profile:
-        """The profile of both data sets together. Raises `InvalidInput` unless their bins are the same."""
+        """The profile of both data sets together, without blocks: their order is not known.
+
+        Raises `InvalidInput` unless their bins are the same.
+        """
         if self.bins != other.bins or self.score_bins != other.score_bins:
             raise InvalidInput("profiles with different bins cannot be merged; count both with the same bins")
         return Profile(
@@ -90,6 +101,7 @@ class Profile:
             "rows": self.rows,
             "labelled": self.labelled,
             "positives": self.positives,
+            "blocks": _packed(self.blocks),
         }
 
     @classmethod
@@ -104,10 +116,11 @@ class Profile:
                 rows=int(data["rows"]),
                 labelled=int(data["labelled"]),
                 positives=int(data["positives"]),
+                blocks=_unpacked(data.get("blocks")),
             )
         except InvalidInput:
             raise
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, zlib.error) as error:
             raise InvalidInput(f"not a profile: {error!r}") from error
 
 
@@ -147,7 +160,35 @@ def build_profile(
         rows=len(table),
         labelled=int(np.count_nonzero(~np.isnan(known))),
         positives=int(np.count_nonzero(known == 1.0)),
+        blocks=count_blocks(bins, table),
     )
+
+
+def block_slices(rows: int, *, most: int = _BLOCKS) -> list[slice]:
+    """Up to `most` contiguous parts of one size of a table, in order: what `Profile.blocks` counts.
+
+    Parts stand side by side as long as they have at most 1,000 rows; of a larger table they are evenly spread parts of 1,000
+    rows. None of a table that has too few rows for three parts of 20.
+    """
+    wanted = min(most, rows // _BLOCK_LEAST)
+    if wanted < 3:
+        return []
+    # Side by side they cover a table only if they divide it: the last rows, fewer than there are blocks, are left out.
+    step = rows // wanted
+    return [slice(at * step, at * step + min(step, _BLOCK_ROWS)) for at in range(wanted)]
+
+
+def count_blocks(bins: tuple[Bins, ...], table: Floats) -> Ints:
+    """int64[K, total]: concatenated counts of the `block_slices` of `table` float64[n, k]; fewer where there are very many bins."""
+    slices = block_slices(len(table), most=most_blocks(bins))
+    counts = [np.concatenate(_count_columns(bins, table[part])) for part in slices]
+    return np.array(counts, dtype=np.int64).reshape(len(counts), sum(each.size for each in bins))
+
+
+def most_blocks(bins: tuple[Bins, ...]) -> int:
+    """How many blocks a profile with these bins keeps at the most; none without bins."""
+    total = sum(each.size for each in bins)
+    return min(_BLOCKS, _BLOCK_NUMBERS // total) if total else 0
 
 
 def _count_columns(bins: tuple[Bins, ...], table: Floats) -> tuple[Ints, ...]:
@@ -157,6 +198,31 @@ def _count_columns(bins: tuple[Bins, ...], table: Floats) -> tuple[Ints, ...]:
         for total, each, column in zip(totals, bins, columns, strict=True):
             total += each.count(column)
     return totals
+
+
+def _own_blocks(blocks: Ints, total: int) -> Ints:
+    """A read-only copy of the blocks, checked against the bins."""
+    own = np.array(blocks, dtype=np.int64)
+    if own.size == 0:
+        own = own.reshape(0, total)
+    if own.ndim != 2 or own.shape[1] != total or (own < 0).any():
+        raise InvalidInput(f"profile: blocks must have {total} numbers >= 0 each")
+    own.setflags(write=False)
+    return own
+
+
+def _packed(blocks: Ints) -> dict[str, Any]:
+    """Blocks as JSON: most numbers are small, so that they pack well."""
+    content = zlib.compress(blocks.astype("<i4").tobytes())
+    return {"shape": list(blocks.shape), "zlib": base64.b64encode(content).decode()}
+
+
+def _unpacked(data: Any) -> Ints:
+    if data is None:
+        return np.empty((0, 0), dtype=np.int64)
+    rows, columns = (int(each) for each in data["shape"])
+    content = zlib.decompressobj().decompress(base64.b64decode(data["zlib"]), 4 * rows * columns + 1)
+    return np.frombuffer(content, dtype="<i4").reshape(rows, columns).astype(np.int64)
 
 
 def _own_counts(bins: Bins, counts: Ints) -> Ints:

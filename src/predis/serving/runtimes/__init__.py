@@ -126,10 +126,14 @@ def told(error: BaseException) -> str:
 
 
 def scores_of(signature: Signature, outputs: Sequence[NDArray[Any]]) -> Matrix:
-    """The watched score per row, float64: the score output, or its column 1 where it has two (class probabilities)."""
+    """The watched score per row, float64, as ``Signature`` says."""
     names = [field.name for field in signature.outputs]
     values = np.asarray(outputs[names.index(signature.score)], np.float64)
     values = values.reshape(len(values), -1)
+    if signature.watches_classes and values.shape[1] > 1:
+        from predis.stats import top_scores  # late: few workers need statistics
+
+        return top_scores(values)
     return np.ascontiguousarray(values[:, 1 if values.shape[1] == 2 else 0])
 
 

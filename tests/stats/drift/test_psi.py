@@ -41,7 +41,9 @@ def test_a_verdict_is_consistent(counts: list[tuple[int, int]]) -> None:
     verdict = psi_test(reference, current, alpha=0.05, floor=0.01, min_rows=100)
     assert verdict.rows == sum(current)
     assert verdict.enough == (min(sum(reference), sum(current)) >= 100)
-    assert verdict.drifted == (verdict.enough and verdict.psi > verdict.threshold and verdict.psi > 0.01)
+    assert verdict.drifted == (
+        verdict.enough and verdict.effect > verdict.threshold and verdict.effect > 0.01
+    )
     if verdict.drifted:
         assert verdict.p_value < 0.05
 
@@ -49,7 +51,7 @@ def test_a_verdict_is_consistent(counts: list[tuple[int, int]]) -> None:
 def test_threshold_is_the_quantile_of_chi_square() -> None:
     verdict = psi_test([2500] * 4, [250, 250, 250, 250])
     assert verdict.threshold == pytest.approx((1 / 10_000 + 1 / 1000) * 11.344867)
-    assert (verdict.psi, verdict.p_value) == (0.0, 1.0)
+    assert (verdict.effect, verdict.p_value) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize("kind", ["normal", "counts", "spike", "rare missing"])
@@ -84,7 +86,7 @@ def test_a_real_change_is_found_where_fixed_thresholds_sleep() -> None:
     bins = numeric_bins("x", reference)
     verdict = psi_test(bins.count(reference), bins.count(rng.normal(size=2000) + 0.25))
     assert verdict.drifted
-    assert verdict.psi < 0.1
+    assert verdict.effect < 0.1
 
 
 def test_a_change_too_small_to_matter_is_no_drift() -> None:
@@ -120,9 +122,9 @@ def test_too_few_rows_say_nothing() -> None:
     assert psi_test([2500] * 4, [150, 10, 10, 10], min_rows=100).drifted
     empty = psi_test([2500] * 4, [0] * 4)
     assert (empty.rows, empty.enough, empty.drifted) == (0, False, False)
-    assert math.isnan(empty.psi)
+    assert math.isnan(empty.effect)
     single = psi_test([1000], [500])
-    assert (single.psi, single.p_value, single.drifted) == (0.0, 1.0, False)
+    assert (single.effect, single.p_value, single.drifted) == (0.0, 1.0, False)
 
 
 def stream(seed: int, shares: list[list[float]], rows: int = 1000) -> list[np.ndarray]:

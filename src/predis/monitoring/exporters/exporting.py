@@ -1,0 +1,148 @@
+"""Control's duty: a batch every interval to every exporter that the settings name, and alerts at once."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from importlib import import_module
+from typing import Any
+
+from predis.clock import Clock
+from predis.errors import InvalidSetting
+from predis.events import AlertRaised, AlertResolved, Bus
+from predis.metrics import NOTHING, TABLE, Metrics
+from predis.monitoring.exporters.batch import SEVERITIES, Batch, Exporter, Health, Notice, Sample
+from predis.monitoring.exporters.courier import Courier
+from predis.monitoring.exporters.gathering import Gathering
+from predis.monitoring.exporters.naming import words_of
+from predis.settings import Settings
+
+# Loaded when they are named: each may need packages of its own.
+EXPORTERS: Mapping[str, str] = {
+    "cloudwatch": "predis.monitoring.exporters.cloudwatch:CloudWatch",
+    "datadog": "predis.monitoring.exporters.datadog:Datadog",
+    "dogstatsd": "predis.monitoring.exporters.statsd:DogStatsD",
+    "newrelic": "predis.monitoring.exporters.otlp:NewRelic",
+    "otlp": "predis.monitoring.exporters.otlp:Otlp",
+    "statsd": "predis.monitoring.exporters.statsd:StatsD",
+}
+
+
+def exporters_of(settings: Settings, *, environ: Mapping[str, str] | None = None) -> list[Exporter[Any]]:
+    """The exporters that the settings name.
+
+    Raises:
+        InvalidSetting: there is no exporter of that name, or it is not told what it needs.
+        MissingExtra: its package is not installed.
+    """
+    environ = os.environ if environ is None else environ
+    found = []
+    for name in words_of(settings.exporters):
+        if name not in EXPORTERS:
+            raise InvalidSetting(f"exporters: there is no {name!r}; there are {', '.join(EXPORTERS)}")
+        module, _, cls = EXPORTERS[name].partition(":")
+        found.append(getattr(import_module(module), cls).of(settings, environ))
+    return found
+
+
+class Exporting:
+    """Makes batches and hands them to couriers. Does nothing where the settings name no exporter.
+
+    Args:
+        metrics: where it is counted what was sent and what was dropped.
+        health: how each endpoint is now; asked once an interval.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        metrics: Metrics = NOTHING,
+        bus: Bus,
+        clock: Clock,
+        health: Callable[[], Iterable[Health]],
+    ) -> None:
+        self._clock = clock
+        self._health = health
+        self._couriers = [Courier(exporter, metrics=metrics) for exporter in exporters_of(settings)]
+        self._gathering = Gathering(
+            settings.metrics_folder, clock=clock, only=words_of(settings.export_metrics)
+        )
+        self._open: dict[int, Notice] = {}
+        self._looked = False
+        if self._couriers:
+            bus.subscribe(AlertRaised, self._raised)
+            bus.subscribe(AlertResolved, self._resolved)
+
+    @property
+    def active(self) -> bool:
+        """Whether the settings name an exporter."""
+        return bool(self._couriers)
+
+    def look(self) -> None:
+        """Send what was added since the last look; the numbers even where nobody can say how endpoints are."""
+        self._looked = True
+        health: list[Health] = []
+        try:
+            health += self._health()
+        finally:
+            self._put(self._gathering.gather(health))
+
+    def close(self, timeout_s: float = 2.0) -> None:
+        """Send what was added last, as far as the backends take it in time: they share it."""
+        if self._looked:
+            self._put(self._gathering.gather())
+        for courier in self._couriers:
+            courier.end()
+        until = time.monotonic() + timeout_s
+        for courier in self._couriers:
+            courier.close(max(0.0, until - time.monotonic()))
+
+    def _put(self, batch: Batch) -> None:
+        for courier in self._couriers:
+            courier.put(batch)
+
+    def _raised(self, event: AlertRaised) -> None:
+        notice = Notice(
+            at_ns=event.at_ns,
+            tenant=event.tenant,
+            endpoint=event.endpoint,
+            alert=event.alert,
+            kind=event.kind,
+            severity=event.severity,
+            version=event.version,
+        )
+        self._open[event.alert] = notice
+        self._tell(notice)
+
+    def _resolved(self, event: AlertResolved) -> None:
+        """What it was about is known only where this process saw it raised."""
+        unknown = Notice(at_ns=0, tenant=event.tenant, endpoint=event.endpoint, alert=event.alert)
+        raised = self._open.pop(event.alert, unknown)
+        self._tell(replace(raised, at_ns=event.at_ns, resolved=True))
+
+    def _tell(self, notice: Notice) -> None:
+        at = notice.at_ns
+        self._put(Batch(origin_ns=at, began_ns=at, at_ns=at, notices=(notice,)))
+
+
+def health_of(endpoints: Iterable[tuple[str, str]], open_alerts: Iterable[Mapping[str, Any]]) -> list[Health]:
+    """How each endpoint is, by tenant and name, from the alerts that are open.
+
+    >>> health_of([("default", "churn")], [{"tenant": "default", "endpoint": "churn", "severity": "critical"}])
+    [Health(tenant='default', endpoint='churn', severity='critical')]
+    """
+    worst: dict[tuple[str, str], str] = {}
+    for alert in open_alerts:
+        key = (alert["tenant"], alert["endpoint"])
+        worst[key] = max(worst.get(key, ""), alert["severity"], key=("", *SEVERITIES).index)
+    return [Health(tenant, endpoint, worst.get((tenant, endpoint), "")) for tenant, endpoint in endpoints]
+
+
+def sign_of_life(clock: Clock) -> Batch:
+    """A batch with one sample, which says that nothing waits to be exported: enough to see whether a backend takes it."""
+    now = clock.time_ns()
+    sample = Sample(TABLE["predis_export_waiting"], (("exporter", "check"),), (0.0,), (0.0,))
+    return Batch(origin_ns=now, began_ns=now, at_ns=now, samples=(sample,))
