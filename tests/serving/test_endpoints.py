@@ -55,7 +55,15 @@ class TestCreate:
         assert endpoints.to_dict(made) == {
             "name": "e",
             "model": "m",
-            "route": {"number": 0, "weights": {}, "reason": "", "created_at": None},
+            "route": {
+                "number": 0,
+                "weights": {},
+                "segments": [],
+                "shadows": {},
+                "salt": "",
+                "reason": "",
+                "created_at": None,
+            },  # fmt: skip
             "config": {"a": 1},
             "created_at": "2023-11-14T22:13:20Z",
         }
