@@ -183,8 +183,7 @@ class Client:
             "files": {name: self.upload(path) for name, path in files_of(file).items()},
             **{k: v for k, v in data.items() if v},
         }
-        path = f"/api/v1/models/{quote(model)}/versions"
-        return dict(self._call(self._at_work, "POST", path=path, body=_json(body)))
+        return dict(self._api("POST", f"/models/{quote(model)}/versions", body=body, at_work=True))
 
     def models(self) -> list[dict[str, Any]]:
         return list(self._api("GET", "/models"))
@@ -460,11 +459,12 @@ class Client:
             self._fields[endpoint] = self.metadata(endpoint)["inputs"]
         return self._fields[endpoint]
 
-    def _api(self, method: str, path: str, *, body: Any = None, again: bool = False) -> Any:
+    def _api(
+        self, method: str, path: str, *, body: Any = None, again: bool = False, at_work: bool = False
+    ) -> Any:
         raw = body if body is None or isinstance(body, bytes) else _json(body)
-        return self._call(
-            self._control, method, path="/api/v1" + path, body=raw, again=again or method == "GET"
-        )
+        server = self._at_work if at_work else self._control
+        return self._call(server, method, path="/api/v1" + path, body=raw, again=again or method == "GET")
 
     def _call(
         self,

@@ -172,7 +172,7 @@ def test_two_versions_compared(desk: Desk) -> None:
     desk.page.get_by_label("Compare v1").check()
     desk.page.get_by_label("Compare v2").check()
     difference = desk.page.get_by_role("region", name="Difference")
-    difference.get_by_role("row", name="auc").get_by_text("worse").wait_for()
+    difference.get_by_role("row", name="auc").get_by_text("worse").first.wait_for()
     assert desk.page.url.endswith(f"#/models/{MODEL}/1/2")
     history = desk.page.get_by_role("region", name="Alias history")
     history.get_by_text("champion").wait_for()

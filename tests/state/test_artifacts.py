@@ -238,8 +238,7 @@ class TestNothingHalfWritten:
         script = textwrap.dedent(
             """
             import os, sys
-            from predis.state import artifacts
-from predis.state.artifacts import ArtifactStore
+            from predis.state import ArtifactStore
 
             store = ArtifactStore(sys.argv[1])
             while True:

@@ -284,8 +284,14 @@ def _profile(found: Any) -> Mapping[str, Any] | None:
     if found is None:
         return None
     from predis.stats import Profile  # late: a worker's registry needs no statistics
+    from predis.stats.estimates import Calibration
 
-    return Profile.from_dict(found if isinstance(found, Mapping) else {}).to_dict()
+    document = found if isinstance(found, Mapping) else {}
+    profile = Profile.from_dict(document).to_dict()
+    if "calibration" in document:
+        curve = document["calibration"]
+        profile["calibration"] = None if curve is None else Calibration.from_dict(curve).to_dict()
+    return profile
 
 
 def _text(document: Mapping[str, Any], name: str) -> str:

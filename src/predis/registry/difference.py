@@ -17,7 +17,7 @@ Counts = NDArray[Any]
 Counted = tuple[Bins, Counts]
 
 # Metrics of which less is better; of the others more is.
-_LESS_IS_BETTER = frozenset({"log_loss", "brier"})
+_LESS_IS_BETTER = frozenset({"log_loss", "brier", "calibration_error", "mae", "rmse", "mape", "quantile_loss"})
 # How many rows a holdout had, and how many of them were positive, are facts about it.
 _FACTS = frozenset({"rows", "positives", "negatives"})
 
@@ -57,8 +57,11 @@ def _pair(before: Any, after: Any) -> dict[str, Any] | None:
 
 
 def _metrics(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, dict[str, Any]]:
+    """Those that are measures; the bounds of their intervals are not told of apart."""
     found = {}
     for name in dict.fromkeys([*before, *after]):
+        if name.endswith(("_low", "_high")):
+            continue
         old, new = before.get(name), after.get(name)
         change = None if old is None or new is None else new - old
         judged = change is not None and change != 0 and name not in _FACTS
