@@ -63,7 +63,7 @@ class TestCreate:
                 "salt": "",
                 "reason": "",
                 "created_at": None,
-            },  # fmt: skip
+            },
             "config": {"a": 1},
             "created_at": "2023-11-14T22:13:20Z",
         }

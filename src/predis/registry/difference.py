@@ -17,7 +17,9 @@ Counts = NDArray[Any]
 Counted = tuple[Bins, Counts]
 
 # Metrics of which less is better; of the others more is.
-_LESS_IS_BETTER = frozenset({"log_loss", "brier", "calibration_error", "mae", "rmse", "mape", "quantile_loss"})
+_LESS_IS_BETTER = frozenset(
+    {"log_loss", "brier", "calibration_error", "mae", "rmse", "mape", "quantile_loss"}
+)
 # How many rows a holdout had, and how many of them were positive, are facts about it.
 _FACTS = frozenset({"rows", "positives", "negatives"})
 
