@@ -522,6 +522,8 @@ class TestThreads:
                 plane.apply(applied({2: 1.0}))
                 gate.open.set()
                 await task
+                while not plane.close():  # the answer is given before the thread has let go
+                    await rounds()
 
             asyncio.run(infer_and_swap())
             return weakref.ref(gate)
