@@ -125,3 +125,26 @@ class TestWindows:
             assert [row["number"] for row in found][24:] == [16, 11, 5]
             assert sum(row["rows"] for row in found) == 400
             assert sum(unpack_counts(row["features"])[0] for row in found) == sum(range(1, 41))
+
+
+class TestPerformance:
+    """Windows are kept by when they were closed: who replays the flights of 2013 keeps what they showed."""
+
+    def close_window(self, world: World, *, number: int) -> None:
+        row = {
+            **KEY, "version": 1, "number": number, "stop": 10, "rows": 10, "task": "binary", "positives": 5, "first_event": 0,
+            "last_event": 13 * 365 * DAY, "closed_at": world.clock.time_ns(), "label_age_s": 1.0, "coverage": 1.0, "early_labels": 0,
+            "scores": {},
+        }  # fmt: skip
+        with world.database.write() as connection:
+            world.store.add_performance(connection, row)
+
+    def test_old_events_are_kept_as_long_as_new_ones(self, world: World) -> None:
+        world.clock.advance(40 * 365 * 86_400)
+        self.close_window(world, number=1)
+        world.history.tidy()
+        assert [row["number"] for row in world.store.performance({**KEY, "version": 1})] == [1]
+        world.clock.advance(3_651 * 86_400)
+        self.close_window(world, number=2)
+        world.history.tidy()
+        assert [row["number"] for row in world.store.performance({**KEY, "version": 1})] == [2]

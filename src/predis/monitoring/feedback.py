@@ -166,6 +166,7 @@ class Feedback:
             "positives": int(labels.sum()) if task == "binary" else 0,
             "first_event": first_event,
             "last_event": last_event,
+            "closed_at": self._clock.time_ns(),
             "label_age_s": float(np.median(label_events - events)) / 1e9,
             "coverage": len(rows) / max(predicted, len(rows)),
             "early_labels": early,

@@ -397,8 +397,8 @@ class MonitoringStore:
         connection.execute(windows.insert(), row)
 
     def forget_performance(self, connection: sa.Connection, *, before: int) -> None:
-        """Drop performance windows whose newest event was before a moment."""
-        connection.execute(performance.delete().where(performance.c.last_event < before))
+        """Drop performance windows that were closed before a moment. When their events were says nothing: old data may be replayed."""
+        connection.execute(performance.delete().where(performance.c.closed_at < before))
 
     # -- shadows -------------------------------------------------------------------------------------------------------
 

@@ -447,6 +447,7 @@ performance = Table(
     Column("positives", BigInteger, nullable=False),
     Column("first_event", BigInteger, nullable=False),
     Column("last_event", BigInteger, nullable=False),
+    Column("closed_at", BigInteger, nullable=False),
     Column("label_age_s", Float, nullable=False),
     Column("coverage", Float, nullable=False),
     Column("early_labels", BigInteger, nullable=False),
