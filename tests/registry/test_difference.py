@@ -45,6 +45,14 @@ def test_a_version_and_itself() -> None:
     assert found["provenance"] == {}
 
 
+def test_metrics_of_different_holdouts_say_not_which_is_better() -> None:
+    other = replace(ONE, metrics={"auc": 0.99}, lineage={**ONE.lineage, "holdout": "another"})
+    found = difference(ONE, other)
+    assert found["same_holdout"] is False
+    assert found["metrics"]["auc"]["better"] is None
+    assert found["metrics"]["auc"]["difference"] > 0
+
+
 def test_metrics_know_what_is_better() -> None:
     metrics = {"auc": 0.82, "log_loss": 0.45, "rows": 200.0, "ks": 0.4}
     found = difference(ONE, replace(ONE, metrics=metrics))["metrics"]

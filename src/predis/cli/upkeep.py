@@ -69,7 +69,10 @@ def diff(name: str, before: str, *, after: str, as_json: bool, control: str, ser
     old, new = (f"v{found[side]}" for side in ("before", "after"))
     if found["same"]:
         click.echo(f"{old} and {new} are made of the same files.")
-    metrics = [{"metric": metric, **values} for metric, values in found["metrics"].items()]
+    measures = {n: values for n, values in found["metrics"].items() if not n.endswith(("_low", "_high"))}
+    metrics = [{"metric": metric, **values} for metric, values in measures.items()]
+    if metrics and not found["same_holdout"]:
+        click.echo("Measured on different holdouts: rows differ as well as models.")
     if metrics:
         columns = {
             "metric": "metric",

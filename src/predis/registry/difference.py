@@ -28,11 +28,13 @@ def difference(before: Version, after: Version) -> dict[str, Any]:
     """What changed from one version to another, as plain JSON.
 
     Returns:
-        ``same`` (the files are the same, byte for byte), ``metrics`` (before, after, their difference, whether that is better),
+        ``same`` (the files are the same, byte for byte), ``same_holdout``, ``metrics`` (before, after, their difference, and of the
+        same holdout whether that is better),
         ``inputs`` and ``outputs`` (added, removed, changed), ``order`` (of inputs), ``score``, ``format`` and ``size_bytes``
         (before, after), ``files`` (added, removed, changed), ``provenance`` (what differs) and ``reference`` (``None`` unless both
         have a profile).
     """
+    same_holdout = before.lineage.get("holdout") == after.lineage.get("holdout")
     old, new = before.signature, after.signature
     inputs = [[field.name for field in signature.inputs] for signature in (old, new)]
     return {
@@ -40,7 +42,8 @@ def difference(before: Version, after: Version) -> dict[str, Any]:
         "before": before.number,
         "after": after.number,
         "same": before.digest == after.digest,
-        "metrics": _metrics(before.metrics, after.metrics),
+        "same_holdout": same_holdout,
+        "metrics": _metrics(before.metrics, after.metrics, comparable=same_holdout),
         "inputs": _fields(old.inputs, new.inputs),
         "outputs": _fields(old.outputs, new.outputs),
         "order": _pair(inputs[0], inputs[1]) if sorted(inputs[0]) == sorted(inputs[1]) else None,
@@ -58,15 +61,15 @@ def _pair(before: Any, after: Any) -> dict[str, Any] | None:
     return None if before == after else {"before": before, "after": after}
 
 
-def _metrics(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, dict[str, Any]]:
-    """Those that are measures; the bounds of their intervals are not told of apart."""
+def _metrics(
+    before: Mapping[str, float], after: Mapping[str, float], *, comparable: bool
+) -> dict[str, dict[str, Any]]:
+    """Figures of different holdouts differ by the rows as well as by the models: which is better they do not say."""
     found = {}
     for name in dict.fromkeys([*before, *after]):
-        if name.endswith(("_low", "_high")):
-            continue
         old, new = before.get(name), after.get(name)
         change = None if old is None or new is None else new - old
-        judged = change is not None and change != 0 and name not in _FACTS
+        judged = comparable and change is not None and change != 0 and name not in _FACTS
         better = (change < 0) == (name in _LESS_IS_BETTER) if judged and change is not None else None
         found[name] = {"before": old, "after": new, "difference": change, "better": better}
     return found

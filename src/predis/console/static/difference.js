@@ -16,7 +16,7 @@ export function differencePanel(answer, { before, after }) {
 
 function body(found) {
   const parts = [
-    ["Metrics on the holdout", metrics(found.metrics)],
+    [found.same_holdout ? "Metrics on the same holdout" : "Metrics, each on a holdout of its own", metrics(found.metrics)],
     ["Inputs", fields(found.inputs, found.order)],
     ["Outputs", fields(found.outputs)],
     ["Model", model(found)],
