@@ -89,6 +89,7 @@ def settings_of(home: Path, **more: Any) -> Settings:
             "control_port": control,
             "http_port": http,
             "grpc_port": grpc,
+            "cache_port": 0,
             "log_level": "warning",
             **more,
         },

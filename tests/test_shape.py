@@ -36,7 +36,7 @@ SIGNATURES = {
 }
 
 # The files outside state/ and store.py that may know SQLAlchemy, each with its reason.
-SQL_ELSEWHERE: dict[str, str] = {}
+SQL_ELSEWHERE: dict[str, str] = {"cache/sources/sql.py": "it asks databases of users, with their statements"}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -12,7 +12,8 @@
     │   ├── AliasNotFound
     │   ├── RolloutNotFound
     │   ├── AlertNotFound
-    │   └── RetrainingNotFound
+    │   ├── RetrainingNotFound
+    │   └── SourceNotFound
     ├── Conflict                the state does not allow it now
     │   ├── AlreadyExists
     │   ├── RolloutInProgress   an endpoint has at most one rollout at a time
@@ -105,6 +106,10 @@ class AlertNotFound(NotFound):
 
 class RetrainingNotFound(NotFound):
     code = "retraining_not_found"
+
+
+class SourceNotFound(NotFound):
+    code = "source_not_found"
 
 
 class Conflict(PredisError):

@@ -3,7 +3,8 @@
 A setting is a field of ``Settings``: name, type, default, unit and help stand together, and nowhere else. Precedence, low to
 high: default, ``predis.toml`` in the working folder (or ``PREDIS_CONFIG``), ``PREDIS_<NAME>`` in the environment, flags.
 
-Beside the settings of this installation, ``predis.toml`` may name others: each ``[environments.NAME]`` is an ``Environment``.
+Beside the settings of this installation, ``predis.toml`` may name others: each ``[environments.NAME]`` is an ``Environment``. What
+stands under ``[alerts]`` is read by alerting, ``[cache]`` by the cache (``section``).
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from predis.errors import InvalidSetting
 
 ENV_PREFIX = "PREDIS_"
 CONFIG_FILE = "predis.toml"
-_ENVIRONMENTS = "environments"
+_ENVIRONMENTS, ALERTS, CACHE = "environments", "alerts", "cache"
+_SECTIONS = (_ENVIRONMENTS, ALERTS, CACHE)  # parts of the file that are no settings
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
 
@@ -83,11 +85,41 @@ class Settings:
     batch_rows: int = _setting(256, "Most rows that waiting requests are joined to in one prediction.", unit="rows", low=1)
     batch_ms: float = _setting(20.0, "Longest that one joined prediction may be expected to take.", unit="ms", low=0)
     predict_threads: int = _setting(2, "Predictions one worker runs at once off the event loop, of different versions.", low=1, high=64)
-    cache_url: str = _setting(
-        "", "URL of the Valkey or Redis for endpoints that keep their predictions there: redis://, rediss:// or unix://.",
+    valkey_url: str = _setting(
+        "", "URL of the Valkey or Redis behind the cache, also for endpoints that keep their predictions there: redis://, rediss://, "
+        "unix:// or redis+sentinel://host,host/name; no Cluster. Empty: the embedded Valkey (extra cache), started by this installation.",
     )
     cache_timeout_ms: float = _setting(
         5.0, "Longest a request waits for that Valkey; what takes longer is predicted.", unit="ms", low=0.1, high=1_000
+    )
+    cache_port: int = _setting(6380, "Port of the cache gateway, which speaks the Redis protocol; 0: no gateway.", low=0, high=65535)
+    cache_workers: int = _setting(1, "Gateway processes that share the cache port.", low=1, high=256)
+    cache_memory_bytes: int = _setting(256 << 20, "Memory of the embedded Valkey's data.", unit="bytes", low=1 << 20)
+    cache_eviction: str = _setting(
+        "allkeys-lru", "What the embedded Valkey does when that is full: a maxmemory-policy, or noeviction.",
+        choices=("allkeys-lru", "allkeys-lfu", "allkeys-random", "volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl",
+                 "noeviction"),
+    )
+    cache_persist: bool = _setting(
+        True, "Whether the embedded Valkey writes its data to the home folder, so that it is there again after a restart."
+    )
+    cache_connections: int = _setting(100_000, "Connections that one gateway worker keeps open; more are refused.", low=1)
+    cache_tls_cert: str = _setting("", "File of the certificate (PEM, with its chain) of the cache port. Empty: no TLS there.")
+    cache_tls_key: str = _setting("", "File of that certificate's key. Empty: it stands in the same file.")
+    cache_tls_client_ca: str = _setting("", "File of the authorities whose certificates clients of the cache port must show. Empty: none.")
+    cache_observe: float = _setting(
+        0.001, "Share of a core that a gateway worker may spend on telling the learner what is read; 0: nothing is told.", low=0, high=1
+    )
+    cache_hold_back: float = _setting(
+        0.05, "Share of the keys that prefetching foretells which is not loaded, to measure the gain; 1: none is, prefetching is off.",
+        low=0.001, high=1,
+    )
+    cache_export_bytes: int = _setting(
+        256 << 20, "Parquet files of what was read from the cache; the oldest are deleted. 0: none are written.", unit="bytes", low=0
+    )
+    cache_export_days: float = _setting(7.0, "How long these files are kept, as far as there is room; 0: any.", unit="days", low=0)
+    cache_ring_events: int = _setting(
+        1 << 20, "Events that wait for the learner, for each gateway worker, at 128 bytes; a power of two.", low=1 << 10, high=1 << 26
     )
     capture: bool = _setting(True, "Whether predictions are kept for monitoring; off only to measure what keeping them costs.")
     capture_columns: int = _setting(1_024, "Inputs with more values a row than this are not kept; their scores are.", low=0)
@@ -120,6 +152,7 @@ class Settings:
     history_days_h: float = _setting(87_600.0, "Age at which traffic by the day, and performance, are dropped.", unit="h", low=24)
 
     window_rows: int = _setting(5_000, "Predictions in one drift window.", unit="rows", low=100)
+    span_s: float = _setting(3_600.0, "Length of a window by time, of an endpoint and of each level of its segments.", unit="s", low=1)
     label_window_rows: int = _setting(4_000, "Matured labels in one performance window.", unit="rows", low=100)
     decay_margin: float = _setting(0.01, "AUC lost against the reference before it counts as decay.", low=0, high=0.5)
     decay_share: float = _setting(0.1, "Share by which a regressor's mean absolute error must rise before it counts as decay.", low=0)
@@ -157,6 +190,10 @@ class Settings:
     @property
     def secrets_folder(self) -> Path:
         return Path(self.alert_secrets) if self.alert_secrets else self.home / "secrets"
+
+    @property
+    def valkey_folder(self) -> Path:
+        return self.home / "valkey"
 
     @property
     def metrics_folder(self) -> Path:
@@ -224,6 +261,18 @@ def _environment(name: str, entry: Any, *, source: str) -> Environment:
     )
 
 
+def section(
+    name: str, *, environ: Mapping[str, str] | None = None, config: Path | None = None
+) -> tuple[str, Any]:
+    """A part of the TOML file that is no setting: where it stands, for messages, and what it says; an empty table where it is not there.
+
+    Raises:
+        InvalidSetting: the file cannot be read.
+    """
+    path = config or _config_path(os.environ if environ is None else environ)
+    return f"{path or CONFIG_FILE}: {name}", _table(path).get(name, {}) if path else {}
+
+
 def describe() -> tuple[Described, ...]:
     """The settings table in order, for help texts, the reference page and the test that compares them."""
     return tuple(
@@ -283,7 +332,7 @@ def _config_path(environ: Mapping[str, str]) -> Path | None:
 def _from_file(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
-    rows = ((name, value) for name, value in _table(path).items() if name != _ENVIRONMENTS)
+    rows = ((name, value) for name, value in _table(path).items() if name not in _SECTIONS)
     return {name: _parse(name, value, source=str(path)) for name, value in rows}
 
 

@@ -3,6 +3,9 @@
 A crashed role is started again after a pause that doubles up to five seconds and is forgotten after ten good ones; the others go on.
 A child whose supervisor dies ends by itself: its standard input, held open by the supervisor, closes. Stopping is SIGTERM to all, a
 few seconds to finish what was accepted, then SIGKILL.
+
+A child is ``python -m predis.supervisor ROLE INDEX`` and imports what its role needs: the command line's own imports would be a third
+of a second of each start.
 """
 
 from __future__ import annotations
@@ -20,15 +23,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 
 from predis import telemetry
+from predis.app.cache import cache_missing, has_learner, run_cache, run_learner, run_valkey
 from predis.app.serve import check_port, run_control, run_serving
-from predis.errors import HomeInUse, InvalidInput, SetupError, UnsafeBind
-from predis.settings import ENV_PREFIX, Settings
+from predis.errors import HomeInUse, InvalidInput, PredisError, SetupError, UnsafeBind
+from predis.settings import ENV_PREFIX, Settings, load
 
 log = logging.getLogger(__name__)
 
 ROLES = {
     "serving": "predictions (Open Inference Protocol V2)",
     "control": "API, console, monitors, rollouts, retraining",
+    "valkey": "the embedded Valkey: data of the cache",
+    "cache": "the cache gateway (Redis protocol)",
+    "learner": "what-if curves, hot keys and predictions from the cache's reads",
 }
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S, _GOOD_S = 0.1, 5.0, 10.0
 _LOOK_S = 0.05
@@ -59,10 +66,9 @@ class Supervisor:
     def __init__(self, settings: Settings, *, on_restart: Callable[[str, int], None] | None = None) -> None:
         self._settings = settings
         self._on_restart = on_restart
-        self._children = [Child("control", ["run", "control"])]
-        self._children += [
-            Child(f"serving-{i}", ["run", "serving", "--index", str(i)]) for i in range(settings.workers)
-        ]
+        self._children = [Child("control", ["control"])]
+        self._children += [Child(f"serving-{i}", ["serving", str(i)]) for i in range(settings.workers)]
+        self._children += cache_children(settings)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="supervisor", daemon=True)
         self._lock: int | None = None
@@ -75,7 +81,9 @@ class Supervisor:
         self._lock = claim_home(self._settings)
         try:
             check_bind(self._settings)
-            ports = self._settings.control_port, self._settings.http_port, self._settings.grpc_port
+            ports = [self._settings.control_port, self._settings.http_port, self._settings.grpc_port]
+            if not cache_missing(self._settings):
+                ports.append(self._settings.cache_port)
             for port in filter(None, ports):
                 check_port(self._settings.host, port)
         except SetupError:
@@ -154,13 +162,24 @@ class Supervisor:
 
     def _spawn(self, child: Child) -> None:
         child.process = subprocess.Popen(
-            [sys.executable, "-m", "predis", *child.arguments],
+            [sys.executable, "-m", "predis.supervisor", *child.arguments],
             stdin=subprocess.PIPE,
             env={**os.environ, **environment(self._settings), "PREDIS_SUPERVISED": "1"},
             start_new_session=True,  # Ctrl-C reaches the supervisor only, which ends its children in order
         )
         child.started_at = time.monotonic()
         child.starts += 1
+
+
+def cache_children(settings: Settings) -> list[Child]:
+    """The roles of the cache, where this installation can have them."""
+    if missing := cache_missing(settings):
+        if settings.cache_port:
+            log.info("no cache gateway: %s", missing)
+        return []
+    workers = [Child(f"cache-{i}", ["cache", str(i)]) for i in range(settings.cache_workers)]
+    valkey = [] if settings.valkey_url else [Child("valkey", ["valkey"])]
+    return [*valkey, *workers, *([Child("learner", ["learner"])] if has_learner() else [])]
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -221,9 +240,8 @@ def run_role(settings: Settings, role: str, *, index: int = 0) -> None:
     """
     if role not in ROLES:
         raise InvalidInput(f"there is no role {role!r}; the roles are {', '.join(ROLES)}")
-    telemetry.configure(
-        f"serving-{index}" if role == "serving" else role, style=settings.log_format, level=settings.log_level
-    )
+    name = f"{role}-{index}" if role in ("serving", "cache") else role
+    telemetry.configure(name, style=settings.log_format, level=settings.log_level)
     if os.environ.get("PREDIS_SUPERVISED"):
         threading.Thread(target=_end_with_supervisor, args=(settings.drain_s,), daemon=True).start()
     else:
@@ -231,7 +249,14 @@ def run_role(settings: Settings, role: str, *, index: int = 0) -> None:
 
         prepare(settings)
         check_bind(settings)
-    run_serving(settings, index) if role == "serving" else run_control(settings)
+    runs: dict[str, Callable[[], None]] = {
+        "serving": lambda: run_serving(settings, index),
+        "control": lambda: run_control(settings),
+        "valkey": lambda: run_valkey(settings),
+        "cache": lambda: run_cache(settings, index),
+        "learner": lambda: run_learner(settings),
+    }
+    runs[role]()
 
 
 def _end_with_supervisor(drain_s: float) -> None:
@@ -254,3 +279,15 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def main(role: str, index: str = "0") -> None:
+    """Be a child."""
+    try:
+        run_role(load(), role, index=int(index))
+    except PredisError as error:
+        sys.exit(f"predis: {error.message} [{error.code}]")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

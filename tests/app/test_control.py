@@ -7,9 +7,11 @@ import json
 import logging
 import os
 import shutil
+import sqlite3
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ import pytest
 from predis import __version__
 from predis.app import control
 from predis.app.control import Loop, control_app
-from predis.clock import ManualClock
+from predis.clock import ManualClock, iso
 from predis.console.overview import Overview
 from predis.errors import Unavailable, all_errors
 from predis.metrics import Metrics
@@ -163,6 +165,8 @@ def test_the_whole_api(installation: Installation, http: Http, monkeypatch: pyte
     assert http.post(f"/models/{MODEL}/versions/tested/promotions", there)["version"] == 2
 
     _tell_versions_apart(http)
+    _ask_about_the_cache(installation, http)
+    answered.add(("get", "/api/v1/cache/what-if"))
     made = http.post("/endpoints", {"name": ENDPOINT, "model": MODEL})
     assert (made["name"], made["config"], made["route"]["weights"]) == (ENDPOINT, {}, {})
     config = {"retraining": {"train": "toy_model:train", "label": LABEL}}
@@ -247,6 +251,7 @@ def _ask_about_alerts(http: Http, alert: int) -> None:
     route = http.post("/alert-routes", {"name": "ops", "channel": "webhook", "config": config})
     assert [r["name"] for r in http.get("/alert-routes")] == [route["name"]]
     assert http.post("/alert-routes/ops/test")["sent"] is False
+    assert http.get("/alert-deliveries") == []
     assert http.ok("DELETE", "/alert-routes/ops") is None
     assert http.get("/objectives") == http.get(f"/endpoints/{ENDPOINT}/objectives") == []
 
@@ -275,6 +280,30 @@ def _tell_versions_apart(http: Http) -> None:
     http.ok("DELETE", "/models/copy/aliases/first")
     http.ok("DELETE", "/models/copy/versions/1")
     assert http.post("/garbage", {"dry_run": True})
+
+
+def _ask_about_the_cache(installation: Installation, http: Http) -> None:
+    """A source is declared, tried and removed; before anything was read there is not much to tell."""
+    path = installation.settings.home / "slow.sqlite"
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT)")
+        database.execute("INSERT INTO users VALUES (7, 'Ada')")
+    source = {
+        "kind": "sql", "pattern": "user:{id:int}", "url": f"sqlite:///{path}",
+        "statement": "SELECT id, name FROM users WHERE id IN :id",
+    }  # fmt: skip
+    assert http.post("/cache/sources", {"name": "users", "source": source})["name"] == "users"
+    assert [s["name"] for s in http.get("/cache/sources")] == ["users"]
+    assert http.get("/cache/sources/users")["troubled"] == []
+    assert "Ada" in http.post("/cache/sources/test", {"key": "user:7"})["value"]
+    assert http.post("/cache/sources/users/retry") == {"writes": 0}
+    assert http.ok("DELETE", "/cache/sources/users") is None
+    insight = http.get("/cache/insight")
+    assert (insight["at"], insight["workers"], insight["sources"]) == (None, 0, [])
+    assert http.get("/cache/hot-keys") == []
+    assert http.refused("GET", "/cache/what-if?memory=2x&policy=arc") == (503, "not_ready")
+    predictor = http.get("/cache/predictor")
+    assert (predictor["predictor"], predictor["learned"], predictor["workers"]) == (None, [], 0)
 
 
 def _steer_rollouts(installation: Installation, http: Http) -> None:
@@ -319,6 +348,8 @@ def _look_back(installation: Installation, http: Http) -> None:
     assert counted["rows"] == [[50]]
     assert http.get(f"/endpoints/{ENDPOINT}/history?since=2023-01-01T00:00:00Z&step_s=864000") is not None
     assert http.get(f"/endpoints/{ENDPOINT}/why?version=1")["version"] == 1
+    since = iso(installation.clock.time_ns() - 3_600 * 10**9)
+    assert http.get(f"/endpoints/{ENDPOINT}/windows?since={since}")["segments"] == []
 
 
 def _backtest(http: Http) -> None:
@@ -597,6 +628,8 @@ class TestAccess:
         ("DELETE", "/keys/1", "admin"), ("GET", "/alerts/1", "read"), ("POST", "/alerts/1/acknowledge", "operate"),
         ("GET", "/silences", "read"), ("POST", "/silences", "operate"), ("DELETE", "/silences/1", "operate"),
         ("GET", "/objectives", "read"), ("GET", f"/endpoints/{ENDPOINT}/objectives", "read"), ("GET", "/alert-routes", "operate"),
+        ("GET", "/alert-deliveries", "operate"), ("GET", "/cache/insight", "read"), ("GET", "/cache/predictor", "read"),
+        ("GET", "/cache/sources", "read"), ("GET", "/cache/sources/users", "operate"), ("POST", "/cache/sources", "admin"),
         ("POST", "/alert-routes", "admin"), ("DELETE", "/alert-routes/ops", "admin"), ("POST", "/alert-routes/ops/test", "admin"),
     )  # fmt: skip
 

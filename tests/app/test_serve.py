@@ -232,7 +232,7 @@ class TestFiles:
         given: list[tuple[int, int]] = []
         monkeypatch.setattr(resource, "getrlimit", lambda _what: (soft, hard))
         monkeypatch.setattr(resource, "setrlimit", lambda _what, limits: given.append(limits))
-        with caplog.at_level(logging.WARNING):
-            serve._allow_files(wanted)
+        with caplog.at_level(logging.INFO):
+            serve.allow_files(wanted)
         assert given == ([] if allowed is None else [(allowed, hard)])
         assert ("only 4096 files" in caplog.text) is (allowed is not None and allowed < wanted)

@@ -84,13 +84,18 @@ def raise_one(installation: Installation, *findings: Any) -> None:
 
 def test_listed_shown_and_acknowledged(run: Run, installation: Installation, receiver: Receiver) -> None:
     assert run("alerts") == "No alerts.\n"
+    assert run("alerts", "deliveries") == "Nothing was to be told yet.\n"
     assert "route test ops" in add(run, receiver)
+    assert "added by local" in run("alerts", "route", "list")
     raise_one(installation)
     assert "AUC fell to 0.61" in run("alerts", "--open")
     assert [a["kind"] for a in json.loads(run("alerts", "list", "--json"))] == ["performance"]
     shown = run("alerts", "show", "1")
     for part in ("it means", "look at", "predis monitor", "raised", "sent"):
         assert part in shown
+    assert "AUC" not in run("alerts", "deliveries")
+    (delivery,) = json.loads(run("alerts", "deliveries", "--json"))
+    assert (delivery["route"], delivery["event"], delivery["state"]) == ("ops", "raised", "sent")
     assert run("alerts", "ack", "1", "--note", "on it") == "alert 1 is acknowledged by local\n"
     assert json.loads(run("alerts", "show", "1", "--json"))["note"] == "on it"
     assert "acknowledged by local" in run("alerts", "show", "1")

@@ -89,14 +89,16 @@ def test_get_answers_in_process(home: Path) -> None:
 def test_doctor_looks_at_home_disk_and_ports(home: Path) -> None:
     from tests.installation import free_ports
 
-    control, http, grpc = free_ports(3)
+    control, http, grpc, cache = free_ports(4)
     ports = ["--control-port", str(control), "--http-port", str(http), "--grpc-port", str(grpc)]
+    ports += ["--cache-port", str(cache)]
     shown = runner.invoke(main, ["doctor", "--home", str(home), *ports, "--json"])
     assert shown.exit_code == 0
     found = {row["what"]: row for row in json.loads(shown.stdout)}
     assert {"Python", "home folder", "disk", "state database", f"port {control}", f"port {http}"} <= set(
         found
     )
+    assert f"port {cache}" in found
 
 
 def test_doctor_lists_the_settings() -> None:

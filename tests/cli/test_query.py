@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from predis.cli import main, watch
+from predis.cli import main, watch, windows
 from predis.cli import query as verb
 
 runner = CliRunner(env={"COLUMNS": "200"})
@@ -61,11 +61,23 @@ class Server:
             "segments": [{"segment": "input.kind", "level": "b", "rows": 90, "labels": 60, "auc": 0.5, "score": 0.4}],
         }  # fmt: skip
 
+    def windows(self, endpoint: str, **asked: Any) -> dict[str, Any]:
+        self.asked.append(asked)
+        shown = {
+            "at": "2026-01-01T00:00:00Z", "version": 1, "requests": 90, "error_rate": 0.1, "latency_ms": {"p50": 1.0, "p99": 2.0},
+            "scores": {"p50": 0.4}, "missing": 0.0, "out_of_range": 0.0, "unseen": 0.0, "labels": 60, "coverage": 0.7, "label_age_s": 3.0,
+            "task": "binary", "measures": {"auc": 0.777, "auc_low": 0.7, "auc_high": 0.8},
+        }  # fmt: skip
+        return {
+            "endpoint": endpoint, "length_s": 3600.0, "windows": [shown],
+            "segments": [{"segment": "input.kind", "levels": 2, "windows": [{**shown, "level": "b"}]}],
+        }  # fmt: skip
+
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Server:
     found = Server()
-    for module in (verb, watch):
+    for module in (verb, watch, windows):
         monkeypatch.setattr(module, "client", lambda *_args, **_more: found)
     return found
 
@@ -123,6 +135,13 @@ class TestMonitor:
         for part in ("CBPE is an estimate", "not known yet", "hour", "input.kind"):
             assert part in shown
         assert json.loads(run("monitor", "churn", "--why", "--json").output)["version"] == 3
+
+    def test_windows(self, server: Server) -> None:
+        shown = run("windows", "churn", "--since", "2026-01-01T00:00:00Z", "--segment", "input.kind").output
+        assert server.asked == [{"since": "2026-01-01T00:00:00Z", "version": None, "segment": "input.kind"}]
+        assert "input.kind: 2 levels are followed" in shown
+        assert "0.777" in shown
+        assert json.loads(run("windows", "churn", "--json").output)["length_s"] == 3600.0
 
     def test_why_of_nothing(self, server: Server) -> None:
         assert run("monitor", "--why").exit_code == 2

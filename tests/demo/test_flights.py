@@ -33,7 +33,7 @@ def model(january):
 
 def test_every_flight_that_landed_is_there_once_in_the_order_of_departure(frame):
     assert len(frame) == 327_346
-    assert list(frame.columns) == [*flights.FEATURES, "scheduled", "landed", "late"]
+    assert list(frame.columns) == [*flights.FEATURES, *flights.LOOKUPS, "scheduled", "landed", "late"]
     assert frame["scheduled"].is_monotonic_increasing
     assert frame["scheduled"].dtype == frame["landed"].dtype == np.dtype("datetime64[ns]")
 

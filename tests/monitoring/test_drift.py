@@ -11,7 +11,8 @@ from predis.monitoring.alerts import Finding, Severity
 from predis.monitoring.checks import Rules, Watched
 from predis.monitoring.drift import DriftWatch
 from predis.monitoring.store import pack_counts
-from predis.stats import Profile, build_profile
+from predis.stats import Ensemble, Profile, build_profile, numeric_bins
+from predis.stats.drift import LEAST_SEASON
 from tests.toys import ENDPOINT, MODEL, TENANT
 
 COLUMNS = ("x", "y", "kind")
@@ -28,6 +29,7 @@ def profile_of(rows: np.ndarray) -> Profile:
     return build_profile(rows, names=COLUMNS, levels=LEVELS, scores=scores, labels=None)
 
 
+BINS = numeric_bins("x", np.random.default_rng(1).normal(size=8_000))
 PROFILE = profile_of(table(1, 12_000))
 WATCHED = Watched(TENANT, ENDPOINT, 3, MODEL, {}, PROFILE)
 
@@ -200,3 +202,30 @@ def test_the_table_for_people() -> None:
     assert len(rows[0]["history"]) == 12  # the newest ones, oldest first
     assert rows[0]["history"][-1] == rows[0]["psi"]
     assert [row["psi"] for row in rows] == sorted((row["psi"] for row in rows), reverse=True)
+
+
+class TestSeasons:
+    def windows(self, mean: float, count: int, *, seed: int) -> list[Any]:
+        rng = np.random.default_rng(seed)
+        return [BINS.count(rng.normal(mean, size=1_000)) for _ in range(count)]
+
+    def levels(self, season: list[Any]) -> list[str]:
+        reference = np.random.default_rng(1).normal(size=8_000)
+        blocks = [BINS.count(part) for part in np.split(reference, 40)]
+        ensemble = Ensemble([BINS], [BINS.count(reference)], blocks=blocks)
+        found = []
+        for window in (*self.windows(0.0, 3, seed=2), *self.windows(1.5, 3, seed=3)):
+            ensemble.update(window, season=season)
+            assert ensemble.verdict is not None
+            found.append(ensemble.verdict.level.name)
+        return found
+
+    def test_what_was_so_a_year_ago_is_no_drift(self) -> None:
+        assert "DRIFTED" in self.levels([])
+        assert "DRIFTED" not in self.levels(self.windows(1.5, LEAST_SEASON, seed=4))
+
+    def test_fewer_windows_than_the_minimum_are_not_used(self) -> None:
+        assert "DRIFTED" in self.levels(self.windows(1.5, LEAST_SEASON - 1, seed=4))
+
+    def test_another_season_excuses_nothing(self) -> None:
+        assert "DRIFTED" in self.levels(self.windows(-1.5, LEAST_SEASON, seed=4))

@@ -765,7 +765,7 @@ class TestCost:
             seen = self.statements(database, found.look)
         # One of predictions for each version; of all else one for all of them.
         assert len([statement for statement in seen if statement.startswith("INSERT INTO predictions")]) == 8
-        assert len(seen) == 8 + 1 + 4 + 1  # BEGIN, positions and what was counted
+        assert len(seen) == 8 + 1 + 5 + 1  # BEGIN, positions and what was counted
 
     def test_catching_up(self, database: Database, home: Path, journal: JournalWriter) -> None:
         """Over as many segments as there are."""

@@ -191,3 +191,21 @@ class TestWatched:
         endpoint = platform.endpoints.get(TENANT, ENDPOINT)
         watched = platform.watched(endpoint, platform.registry.version(TENANT, toys.MODEL, reference=2))
         assert platform.monitor.drift(watched) is None
+
+
+@only_sqlite
+def test_an_outage_is_told_once_and_takes_nothing_from_the_error_budget(
+    database: Database, home: Path, clock: ManualClock
+) -> None:
+    with toys.installed(database, home, clock) as found:
+        found.register()
+        found.create_endpoint(objectives={"availability": 0.99})
+        found.deploy(1)
+        found.observe(toys.table(200, seed=10), version=1)
+        clock.advance(10)
+        for _ in range(CALM_LOOKS + 3):
+            clock.advance(60)
+            found.platform.monitor.look()
+        assert alerts(found) == {"endpoint_down": "emergency"}
+        (shown,) = found.platform.monitor.levels.shown(TENANT, ENDPOINT)
+        assert (shown["bad"], shown["budget_left"]) == (0, 1.0)

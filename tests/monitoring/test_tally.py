@@ -172,8 +172,8 @@ class TestPredictionRows:
     def test_one_for_each_answered_request(self) -> None:
         found = prediction_rows(block([2, 0, 1, 2], received_at=[5, 6, 7, 8]))
         assert sorted(found) == [1, 2]
-        ((name, scores, event_at, received_at),) = found[1]
-        assert (name, unpack_scores(scores), event_at, received_at) == ("p2", [0.5], 2, 7)
+        ((name, scores, event_at, received_at, cells),) = found[1]
+        assert (name, unpack_scores(scores), event_at, received_at, cells) == ("p2", [0.5], 2, 7, None)
         assert [(row[0], unpack_scores(row[1])) for row in found[2]] == [
             ("p0", [0.0, 0.25]), ("p3", [0.75, 1.0]),
         ]  # fmt: skip

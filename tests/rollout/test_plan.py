@@ -12,6 +12,11 @@ from predis.rollout.plan import STRATEGIES, Plan
 from tests.rollout.given import PLANS
 
 
+def test_a_shadow_takes_no_segment() -> None:
+    with pytest.raises(InvalidInput, match="copies of all requests alike"):
+        Plan(strategy="shadow", where="tenant == 'x'")
+
+
 class TestDocuments:
     @given(PLANS)
     def test_round_trip(self, plan: Plan) -> None:

@@ -134,7 +134,9 @@ class TestRoundTrip:
             encoder.encode(["a", "b"], bytes(2), numbers=numbers, scores=scores, features=features, more=more)
         )
         assert (found.arms.tolist(), found.answers.tolist()) == ([Arm.COMPARED, Arm.SHADOW], [1.0, 1.0])
-        payload = encoder.refused("n", Status.FAILED, received_at=1, event_at=2, latency_us=3, arm=Arm.SHADOW)
+        payload = encoder.refused(
+            "n", Status.FAILED, received_at=1, event_at=2, latency_us=3, more=More(bytes((Arm.SHADOW,)))
+        )
         assert decode(payload).arms.tolist() == [Arm.SHADOW]
 
     def test_features_that_were_not_captured(self) -> None:

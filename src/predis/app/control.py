@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request
@@ -21,6 +21,10 @@ from predis.access import Audit, Keys
 from predis.access import routes as access_routes
 from predis.app.home import open_registry
 from predis.app.measures import ControlMetrics
+from predis.cache import routes as cache_routes
+from predis.cache.insight import Insight
+from predis.cache.sources.declarations import Declarations
+from predis.cache.sources.desk import SourceDesk
 from predis.clock import NANOSECONDS, Clock, SystemClock
 from predis.console import routes as console_routes
 from predis.console.overview import Overview, Parts
@@ -29,13 +33,15 @@ from predis.events import AlertRaised, Bus
 from predis.metrics import NOTHING, Metrics, exposition
 from predis.metrics.exposition import CONTENT_TYPE
 from predis.monitoring import routes as monitoring_routes
+from predis.monitoring.alerting.book import Declared
 from predis.monitoring.alerting.burn import Objective, check_objectives, objectives_of
 from predis.monitoring.alerting.desk import Desk
 from predis.monitoring.alerts import Alerts
 from predis.monitoring.checks import Rules, Watched
 from predis.monitoring.evidence import EvidenceReader
 from predis.monitoring.exporters import Exporting, Health
-from predis.monitoring.exporters.exporting import health_of
+from predis.monitoring.exporters.exporting import exporters_of, health_of
+from predis.monitoring.exporters.telling import CHANNEL, Telling
 from predis.monitoring.feedback import Feedback
 from predis.monitoring.history import Ages, History
 from predis.monitoring.ingest import Ingest
@@ -43,6 +49,8 @@ from predis.monitoring.log import PredictionLog
 from predis.monitoring.monitor import Monitor
 from predis.monitoring.queries import Queries
 from predis.monitoring.segments import check_monitoring
+from predis.monitoring.spans.report import SpanReport
+from predis.monitoring.spans.segmenting import Segmenters
 from predis.monitoring.store import MonitoringStore
 from predis.monitoring.why import Diagnosis
 from predis.registry import Signature, Version
@@ -82,6 +90,7 @@ class Platform:
     Args:
         metrics: where the control process writes its numbers; what only looks into an installation writes none.
         inspect: how models are opened at registration; in processes of their own unless given.
+        alert_routes: those that ``predis.toml`` declares.
     """
 
     def __init__(
@@ -91,6 +100,7 @@ class Platform:
         clock: Clock | None = None,
         metrics: Metrics = NOTHING,
         inspect: Inspect | None = None,
+        alert_routes: Sequence[Declared] = (),
     ) -> None:
         self.settings = settings
         self.clock = clock = clock or SystemClock()
@@ -106,8 +116,13 @@ class Platform:
         self._versions: dict[tuple[str, str, int], Version] = {}
         self._profiles: dict[tuple[str, str, int], Profile] = {}
         self.ingest = Ingest(
-            database, settings.journal_folder, profile=self.profile_of, window_rows=settings.window_rows
-        )
+            database, settings.journal_folder, profile=self.profile_of, window_rows=settings.window_rows,
+            span_s=settings.span_s,
+            segmenter=Segmenters(
+                lambda tenant, name: self.endpoints.get(tenant, name).config,
+                version=self.version_of, profile=self.profile_of, clock=clock,
+            ),
+        )  # fmt: skip
         self.log = PredictionLog(
             database,
             settings.journal_folder,
@@ -116,10 +131,22 @@ class Platform:
             clock=clock,
         )
         self.feedback = Feedback(
-            database, clock, window_rows=settings.label_window_rows, models=_Models(self)
+            database,
+            clock,
+            window_rows=settings.label_window_rows,
+            span_s=settings.span_s,
+            models=_Models(self),
         )
         self.alerts = Alerts(database, clock=clock, bus=self.bus)
-        self.desk = Desk(database, settings.secrets_folder, clock=clock, metrics=metrics)
+        self.telling = Telling(exporters_of(settings, for_notices=True))
+        self.desk = Desk(
+            database,
+            settings.secrets_folder,
+            clock=clock,
+            metrics=metrics,
+            declared={"predis.toml": alert_routes, "exporters": self.telling.routes},
+            channels={CHANNEL: self.telling.channel},
+        )
         self.monitor = Monitor(
             database,
             self.alerts,
@@ -128,19 +155,22 @@ class Platform:
             clock=clock,
             down_s=settings.endpoint_down_s,
         )
+        self.monitor.refusals = self.ingest.refusals
         self.rollouts = Rollouts(database, self.endpoints, registry=self.registry, clock=clock, bus=self.bus)
         self.backtests = Backtests(self._backtest_parts(), self.endpoints, yield_to_others=_yield_to_others)
         self.retrainings = Retrainings(self._retraining_parts(), settings=settings, clock=clock, bus=self.bus)
         self._tell_garbage_of_users()
         self.queries = Queries(database, settings.home / "log", take_in=self._take_in_all)
         self.history = History(database, clock, ages=_ages(settings))
+        self.spans = SpanReport(database, clock, length_s=settings.span_s)
         self.diagnosis = Diagnosis(database, self.log, registry=self.registry, located=self)
+        declarations = Declarations(database, clock, allow_code=settings.allow_code)
+        self.sources = SourceDesk(database, declarations, clock=clock, metrics=metrics)
+        self.insight = Insight(settings.home / "cache", settings.metrics_folder)
         self.overview = Overview(self._overview_parts(), clock)
         self.bus.subscribe(AlertRaised, self.retrainings.on_alert)
         self.measures = ControlMetrics(metrics, MonitoringStore(database), bus=self.bus, clock=clock)
-        self.exporting = Exporting(
-            settings, metrics=metrics, bus=self.bus, clock=clock, health=self._health_of_endpoints
-        )
+        self.exporting = Exporting(settings, metrics=metrics, clock=clock, health=self._health_of_endpoints)
 
     def _tell_garbage_of_users(self) -> None:
         """Who uses versions and artifacts is known above the registry."""
@@ -156,7 +186,13 @@ class Platform:
         """One version as the monitor's checks see it."""
         profile = self.profile_of(endpoint.tenant, endpoint.name, number=version.number)
         return Watched(
-            endpoint.tenant, endpoint.name, version.number, endpoint.model, version.metrics, profile
+            endpoint.tenant,
+            endpoint.name,
+            version.number,
+            endpoint.model,
+            version.metrics,
+            profile,
+            version.signature.task,
         )
 
     def loops(self) -> list[Loop]:
@@ -171,13 +207,14 @@ class Platform:
             Loop("checks", settings.check_ms / 1000, work=self._check),
             Loop("alerting", _TELL_S, work=self.desk.look),
             Loop("retraining", 1.0, work=self.retrainings.tick),
-            Loop("measures", 1.0, work=self.measures.look),
+            Loop("measures", 1.0, work=self._measure),
             Loop("budgets", _TELL_AGAIN_S, work=self._measure_budgets, background=True),
             Loop("housekeeping", _HOUR_S, work=self._tidy),
         ]
 
     def close(self) -> None:
         self.desk.close()
+        self.telling.close()
         self.exporting.close()
         self.backtests.close()
         self.retrainings.close()
@@ -203,6 +240,10 @@ class Platform:
         while self.feedback.mature():
             pass
         self.monitor.look()
+
+    def _measure(self) -> None:
+        self.measures.look()
+        self.sources.measure()
 
     def _measure_budgets(self) -> None:
         for tenant, endpoint in _Landscape(self).endpoints():
@@ -260,6 +301,7 @@ class Platform:
         return BacktestParts(
             registry=self.registry,
             store=BacktestStore(self.database),
+            audit=self.audit,
             folder=self.settings.home / "log",
             version=self.version_of,
             take_in=take_in,
@@ -446,6 +488,8 @@ def _api_routers(platform: Platform) -> list[Any]:
     return [
         health,
         access_routes.router(platform.keys, platform.audit),
+        cache_routes.insight_router(platform.insight, platform.keys, folder=platform.settings.home / "cache"),
+        cache_routes.router(platform.sources),
         registry_routes.router(platform.registry, platform.artifacts),
         registry_routes.transfer_router(platform.transfers),
         serving_routes.router(platform.endpoints),
@@ -453,6 +497,7 @@ def _api_routers(platform: Platform) -> list[Any]:
         rollout_routes.router(platform.rollouts),
         monitoring_routes.query_router(platform.queries),
         monitoring_routes.history_router(platform.history, known=platform.endpoints.get),
+        monitoring_routes.span_router(platform.spans, known=platform.endpoints.get),
         monitoring_routes.why_router(platform.diagnosis, endpoints=platform.endpoints),
         monitoring_routes.router(platform.feedback, known=platform.endpoints.get),
         monitoring_routes.alert_router(platform.alerts, platform.desk),

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from predis.errors import PortInUse, SetupError
 from predis.metrics import Metrics
-from predis.settings import Settings
+from predis.settings import ALERTS, Settings, section
 
 if TYPE_CHECKING:
     from predis.app.worker import ServingWorker
@@ -51,7 +51,7 @@ def run_serving(settings: Settings, index: int) -> None:
         bind(settings.host, settings.grpc_port, shared=True).close()
     # It listens only when the Routes are read: until then the kernel gives new connections to other workers.
     bound = bind(settings.host, settings.http_port, shared=True)
-    _allow_files(settings.max_connections + _OTHER_FILES)
+    allow_files(settings.max_connections + _OTHER_FILES)
     worker = ServingWorker(settings, index)
     worker.start()
     gc.freeze()  # what is here by now stays; looking through it for garbage again and again would stall requests
@@ -69,7 +69,7 @@ async def _run(worker: ServingWorker, sockets: Sequence[socket.socket], *, setti
     """Serve until SIGTERM or SIGINT; then finish within ``drain_s`` what was accepted."""
     from predis.serving.http import HttpServer
 
-    stop = _stop_signal()
+    stop = stop_signal()
     connections = worker.metrics.gauge("predis_connections")
     server = HttpServer(worker.rest.handle, _http_limits(settings), on_connections=connections.set)
     await server.start(sockets)
@@ -112,7 +112,7 @@ async def _start_grpc(worker: ServingWorker, settings: Settings) -> GrpcServer:
     return server
 
 
-def _stop_signal() -> asyncio.Event:
+def stop_signal() -> asyncio.Event:
     """An event that SIGTERM and SIGINT set, however many come. It outlives the loop, so that a late one does not cut the end short."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
 
@@ -138,7 +138,7 @@ def _http_limits(settings: Settings) -> HttpLimits:
     )
 
 
-def _allow_files(count: int) -> None:
+def allow_files(count: int) -> None:
     """Raise this process's limit of open files to ``count``, as far as it may."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= count:
@@ -146,8 +146,10 @@ def _allow_files(count: int) -> None:
     allowed = count if hard == resource.RLIM_INFINITY else min(count, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
     if allowed < count:
-        log.warning(
-            "only %d files may be open here, fewer than max_connections asks for; raise `ulimit -n`", allowed
+        log.info(
+            "only %d files may be open here, fewer than the most connections need (%d); raise `ulimit -n`",
+            allowed,
+            count,
         )
 
 
@@ -156,12 +158,17 @@ def run_control(settings: Settings) -> None:
 
     Raises:
         PortInUse
+        InvalidSetting: a route of alerts that ``predis.toml`` declares cannot be used.
     """
     from predis.app.control import Platform, control_app
+    from predis.monitoring.alerting.declared import declared_routes
 
+    where, found = section(ALERTS)
+    routes = declared_routes(found, source=where)
     server_socket = listen(settings.host, settings.control_port, shared=False)
     metrics = Metrics(settings.metrics_folder, "control")
-    _serve(control_app(Platform(settings, metrics=metrics)), server_socket, settings=settings)
+    platform = Platform(settings, metrics=metrics, alert_routes=routes)
+    _serve(control_app(platform), server_socket, settings=settings)
 
 
 def check_port(host: str, port: int) -> None:
@@ -236,6 +243,7 @@ def _serve(app: Any, server_socket: socket.socket, *, settings: Settings) -> Non
 def _bind_error(error: OSError, host: str, *, port: int) -> SetupError:
     if error.errno == errno.EADDRINUSE:
         return PortInUse(
-            f"port {port} on {host} is in use by another program; stop it, or choose another (--control-port, --http-port, --grpc-port)"
+            f"port {port} on {host} is in use by another program; stop it, or choose another "
+            "(--control-port, --http-port, --grpc-port, --cache-port)"
         )
     return SetupError(f"cannot listen on {host} port {port}: {error.strerror}")

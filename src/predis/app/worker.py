@@ -8,6 +8,7 @@ import threading
 
 from predis.access import Keys
 from predis.app.home import open_registry
+from predis.cache.embedded import url_of
 from predis.clock import Clock, SystemClock
 from predis.events import Bus
 from predis.metrics import Metrics, collected, exposition
@@ -151,9 +152,10 @@ class ServingWorker:
 
 
 def _valkey(settings: Settings, metrics: Metrics) -> Valkey | None:
-    if not settings.cache_url:
+    url = url_of(settings)
+    if not url:
         return None
-    return Valkey(settings.cache_url, timeout_s=settings.cache_timeout_ms / 1000, metrics=metrics)
+    return Valkey(url, timeout_s=settings.cache_timeout_ms / 1000, metrics=metrics)
 
 
 def _limits(settings: Settings) -> Limits:

@@ -12,6 +12,7 @@ from predis.cli import (
     alerts,
     backtest,
     bench,
+    cache,
     drift,
     environments,
     exporters,
@@ -25,6 +26,7 @@ from predis.cli import (
     trust,
     upkeep,
     watch,
+    windows,
 )
 from predis.errors import PredisError
 
@@ -76,9 +78,11 @@ for command in (
     drift.drift,
     watch.monitor,
     query.query,
+    cache.cache,
     alerts.alerts,
     alerts.slo,
     watch.retrain,
+    windows.windows,
     exporters.export,
     access.key,
     access.audit,

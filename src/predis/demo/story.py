@@ -27,9 +27,11 @@ from rich.table import Table
 
 from predis import settings as settings_table
 from predis import telemetry
+from predis.app.cache import cache_missing, cache_url
 from predis.app.serve import check_port
 from predis.client import Client
 from predis.demo import flights as data
+from predis.demo import slow_data
 from predis.demo.replay import BURST, Replay
 from predis.demo.screen import Milestone, Scene, Screen
 from predis.errors import HomeInUse, PredisError, RolloutInProgress, SetupError
@@ -39,6 +41,8 @@ from predis.supervisor import Supervisor
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from predis.nearcache.sync import NearRedis
 
 ENDPOINT = MODEL = "flight-delay"
 LABEL = "late"
@@ -99,6 +103,9 @@ class Figures:
     broken_predictions: int = 0
     abort_seconds: float | None = None
     restarts: int = 0
+    features_read: int = 0
+    features_from_process: int = 0
+    features_loaded: int = 0
     latency_p50_ms: float | None = None
     latency_p99_ms: float | None = None
     requests_per_second: float = 0.0
@@ -140,7 +147,7 @@ def demo_settings(flags: Mapping[str, Any]) -> Settings:
     chosen.setdefault("home", HOME)
     settings = settings_table.load(chosen)
     _fresh(settings.home)
-    for name in ("control_port", "http_port", "grpc_port"):
+    for name in ("control_port", "http_port", "grpc_port", "cache_port"):
         if flags.get(name) is None and not _free(settings.host, getattr(settings, name)):
             chosen[name] = _any_port(settings.host)
     return settings_table.load(chosen)
@@ -163,6 +170,7 @@ class Story:
         self._supervisor = Supervisor(settings, on_restart=self._on_restart)
         self._folder = tempfile.TemporaryDirectory(prefix="predis-demo-")
         self._replay: Replay | None = None
+        self._cache: NearRedis | None = None
         self._seen: dict[str, str] = {}
         self._sent_at: tuple[float, int] = (0.0, 0)
 
@@ -178,7 +186,10 @@ class Story:
             self._wait_ready()
             self._first_model(train)
             broken = self._fit(train, name="broken", inverted=True)
-            self._replay = replay = Replay(self._client, ENDPOINT, flights=later, prefix="flight")
+            lookups = self._open_cache(later)
+            self._replay = replay = Replay(
+                self._client, ENDPOINT, flights=later, prefix="flight", lookups=lookups
+            )
             self._scene.total = replay.total
             replay_started = time.monotonic()
             self._act("flying")
@@ -206,6 +217,8 @@ class Story:
         self._supervisor.wait()
 
     def close(self) -> None:
+        if self._cache is not None:
+            self._cache.close()
         self._supervisor.stop()
         self._folder.cleanup()
 
@@ -236,6 +249,36 @@ class Story:
         self._client.create_endpoint(ENDPOINT, MODEL, config={"retraining": dict(RETRAINING)})
         self._wait(self._client.deploy(ENDPOINT, version["version"], strategy="direct")["id"])
         self._say(f"endpoint {ENDPOINT} answers with version {version['version']}")
+
+    def _open_cache(self, flights: pd.DataFrame) -> slow_data.Lookups | None:
+        """Put weather and planes into a database, declare them as sources; the replay reads them through the cache from here on."""
+        missing = cache_missing(self._settings)
+        if missing:
+            self._say(f"features are not read through the cache: {missing}")
+            return None
+        from predis import nearcache
+
+        path = self._settings.home / slow_data.FILE
+        slow_data.write(path)
+        for name, source in slow_data.sources(path).items():
+            self._client.add_cache_source(name, source)
+        self._wait_for_sources(f"plane:{flights['tailnum'].dropna().iloc[0]}")
+        self._cache = nearcache.connect(cache_url(self._settings), prefixes=("weather:", "plane:"))
+        self._say("weather and planes are read through the cache, out of a database of their own")
+        return slow_data.Lookups(self._cache, flights)
+
+    def _wait_for_sources(self, key: str) -> None:
+        """Until the gateway loads this key, which the database has."""
+        import redis
+
+        deadline = time.monotonic() + _READY_S
+        with redis.Redis.from_url(cache_url(self._settings)) as client:
+            while client.get(key) is None:
+                if time.monotonic() > deadline:
+                    raise SetupError(
+                        f"the cache does not load {key}; `predis cache source test {key}` says why"
+                    )
+                time.sleep(0.05)
 
     def _break(self, file: Path, replay: Replay, *, signature: dict[str, Any]) -> None:
         """Register the inverted model and deploy it as a canary, and let the gates have it."""
@@ -293,6 +336,7 @@ class Story:
         figures.latency_p50_ms = endpoint["latency_ms"]["p50"]
         figures.latency_p99_ms = endpoint["latency_ms"]["p99"]
         self._read_abort(endpoint)
+        self._read_cache()
 
     def _read_abort(self, endpoint: dict[str, Any]) -> None:
         """Seconds from the decision to abort to the broken version's last answer; 0 where the last came before."""
@@ -304,6 +348,16 @@ class Story:
         figures.broken_predictions = broken["rows"]
         last, decided = broken["last_at_ns"], rollout["ended_at_ns"]
         figures.abort_seconds = round(max(0.0, (last - decided) / 1e9), 3)
+
+    def _read_cache(self) -> None:
+        """How many features were read, by this process's memory and in all, and how many of their keys were loaded."""
+        if self._cache is None:
+            return
+        stats, figures = self._cache.near.stats, self.figures
+        figures.features_read = stats.hits + stats.misses
+        figures.features_from_process = stats.hits
+        sources = self._client.cache_insight()["sources"]
+        figures.features_loaded = sum(int(source["loads"]) for source in sources)
 
     def _measure(self, replay: Replay, later: pd.DataFrame, *, train: pd.DataFrame) -> None:
         """Frozen against renewed model on the same flights: those that the renewed version answered once it was promoted."""
@@ -450,6 +504,8 @@ class Story:
             "predictions counted": f"{f.predictions_counted:,}",
             "labels sent / stored": f"{f.feedback_sent:,} / {f.feedback_stored:,}",
             "latency p50 / p99": f"{_ms(f.latency_p50_ms)} / {_ms(f.latency_p99_ms)}",
+            "features read": f"{f.features_read:,}: {f.features_from_process / max(1, f.features_read):.1%} out of this process's memory, "
+            f"{f.features_loaded:,} loaded from the database",
             "AUC frozen / renewed": f"{_auc(f.auc_frozen)} / {_auc(f.auc_after_retraining)} on the same {f.auc_compared_flights:,} flights",
             "broken version": f"turned back after {f.broken_predictions:,} answers; last one {f.abort_seconds} s after the decision"
             if f.broken_version_aborted

@@ -21,6 +21,7 @@ _STYLE = """
 .predis .critical{border-left-color:#b3261e}.predis .warning{border-left-color:#d98200}.predis .info{border-left-color:#2f6db5}
 .predis table{border-collapse:collapse;width:100%;font-size:.93em}.predis td,.predis th{padding:.25em .6em;text-align:left}
 .predis tr{border-bottom:1px solid #e4eaf0}.predis td.n,.predis th.n{text-align:right;font-variant-numeric:tabular-nums}
+@media(max-width:760px){.predis table{display:block;overflow-x:auto}}
 .predis svg{max-width:100%;height:auto}.predis .plots{display:flex;flex-wrap:wrap;gap:1em}
 """
 

@@ -16,6 +16,8 @@ Kind = Literal["counter", "gauge", "histogram"]
 DURATIONS = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
+# Seconds, for what takes microseconds.
+MOMENTS = (5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 5e-3, 5e-2)
 ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1_024.0, 4_096.0, 16_384.0)
 
 
@@ -43,6 +45,7 @@ class Metric:
 
 _ENDPOINT = ("tenant", "endpoint")
 _VERSION = ("tenant", "endpoint", "version")
+_SOURCE = ("tenant", "source")
 
 # fmt: off
 _ROWS = (
@@ -113,6 +116,70 @@ _ROWS = (
     Metric("predis_export_waiting", "gauge", "Batches that wait to be sent.", labels=("exporter",)),
     Metric("predis_rollouts_total", "counter", "Rollouts that ended, by final state.", labels=("state",)),
     Metric("predis_retrainings_total", "counter", "Retraining runs that ended, by outcome.", labels=("outcome",)),
+
+    Metric("predis_gateway_connections", "gauge", "Clients that are connected to the cache gateway.", by="worker"),
+    Metric("predis_gateway_connections_total", "counter", "Clients that connected to the cache gateway."),
+    Metric("predis_gateway_refused_total", "counter", "Clients that the cache gateway refused: there were too many."),
+    Metric("predis_gateway_commands_total", "counter", "Commands that clients sent to the cache gateway."),
+    Metric("predis_gateway_received_bytes_total", "counter", "Bytes that clients sent to the cache gateway.", "bytes"),
+    Metric("predis_gateway_sent_bytes_total", "counter", "Bytes that the cache gateway sent to clients.", "bytes"),
+    Metric(
+        "predis_gateway_upstream_errors_total", "counter",
+        "What went wrong between the gateway and its Valkey: unreachable (a client could not be connected), lost (Valkey ended a "
+        "connection that was in use) or broken (it sent what is no reply).", labels=("reason",),
+    ),
+    Metric(
+        "predis_gateway_upstream_seconds", "histogram",
+        "Time from sending a command to Valkey to its reply, of a sample of commands.", "seconds", buckets=DURATIONS,
+    ),
+    Metric(
+        "predis_gateway_added_seconds", "histogram",
+        "Time that the gateway itself worked on a command and its reply, of a sample of commands.", "seconds", buckets=MOMENTS,
+    ),
+
+    Metric(
+        "predis_source_reads_total", "counter",
+        "Reads of a source's keys by what was found in Valkey: hit, stale (answered, and loaded anew), miss (loaded, or waited for), or "
+        "none (a miss that was answered from the marker that the source has no value).", labels=(*_SOURCE, "found"),
+    ),
+    Metric(
+        "predis_source_loads_total", "counter",
+        "Keys that a source was asked for, by how that ended: loaded, none (it has no value), failed (it gave no answer, or a wrong one) "
+        "or shed (it was not asked: too much waits, or it is left alone).", labels=(*_SOURCE, "outcome"),
+    ),
+    Metric("predis_source_calls_total", "counter", "Calls of a source: one may be for many keys.", labels=_SOURCE),
+    Metric("predis_source_call_seconds", "histogram", "Time that a source took for one call.", "seconds", _SOURCE, DURATIONS),
+    Metric("predis_source_refreshes_total", "counter", "Values loaded anew while they were still there.", labels=_SOURCE),
+    Metric(
+        "predis_source_uncached_total", "counter", "Answers of a source that Valkey could not keep: it was away, or full.", labels=_SOURCE,
+    ),
+    Metric("predis_source_breaker_open", "gauge", "1 where a source is left alone because it failed.", labels=_SOURCE, by="worker"),
+    Metric("predis_source_writes_total", "counter", "Writes to a source, by how they ended: written, queued, refused or failed.",
+           labels=(*_SOURCE, "outcome")),
+    Metric("predis_source_queue_writes", "gauge", "Writes that wait to be brought to a source.", labels=_SOURCE),
+    Metric("predis_source_queue_age_seconds", "gauge", "How long ago the oldest of them was acknowledged.", "seconds", _SOURCE),
+    Metric("predis_source_set_aside_writes", "gauge", "Writes that a source refused and that wait for a person.", labels=_SOURCE),
+
+    Metric(
+        "predis_prefetch_keys_total", "counter",
+        "Keys that were foretold and not in the cache, by what became of them: used (prefetched and read), late (read before it had come), "
+        "unread, or held back (not prefetched, to measure the gain).", labels=("outcome",),
+    ),
+    Metric(
+        "predis_prefetch_dropped_total", "counter",
+        "Keys that were foretold and not prefetched, by reason: queue (too many waited), source busy, budget, valkey (it did not answer) "
+        "or failed (the source did).", labels=("reason",),
+    ),
+    Metric("predis_learner_reads_total", "counter", "Reads of the cache that the learner was told of."),
+    Metric(
+        "predis_learner_dropped_total", "counter", "Reads of the cache that the learner was not told of, because a worker's ring was full.",
+        labels=("worker",),
+    ),
+    Metric("predis_learner_waiting", "gauge", "Reads of the cache that wait for the learner."),
+    Metric("predis_learner_exported_total", "counter", "Reads of the cache that were written to Parquet files."),
+    Metric(
+        "predis_learner_export_dropped_total", "counter", "Reads of the cache that were not, because the disk was too slow or full.",
+    ),
 
     Metric("predis_process_resident_bytes", "gauge", "Memory of a process that is in RAM.", "bytes", by="process"),
     Metric("predis_process_cpu_seconds_total", "counter", "CPU time of a process, user and system.", "seconds", by="process"),

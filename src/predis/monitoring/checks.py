@@ -48,6 +48,7 @@ class Watched:
     model: str
     reference: Mapping[str, Any]
     profile: Profile | None
+    task: str | None = None
 
 
 @dataclass(frozen=True)

@@ -7,21 +7,27 @@ over. After that the new level is known and informs.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from predis.clock import NANOSECONDS
 from predis.drift.words import how_moved
 from predis.monitoring.alerts import Finding, Severity
 from predis.monitoring.checks import Rules, Watched
 from predis.monitoring.store import unpack_counts
 from predis.monitoring.tally import Counts, split_features
 from predis.stats import Ensemble, Level, Profile, PsiDetector, Verdict
-from predis.stats.drift import LEAST_WINDOWS, Break, FeatureVerdict, find_breaks
+from predis.stats.drift import LEAST_SEASON, LEAST_WINDOWS, Break, FeatureVerdict, find_breaks
 
 HISTORY = 12  # windows that people see
 REPLAYED = 50  # windows of an earlier process that are fed again
+# The same season before: how long ago, and how far around; a year of whole weeks, so that weekdays agree.
+SEASONS = {
+    "week_ago": (7 * 86_400 * NANOSECONDS, 2 * 3_600 * NANOSECONDS),
+    "year_ago": (364 * 86_400 * NANOSECONDS, 3 * 86_400 * NANOSECONDS),
+}
 _WARNED = 5  # windows for which a change warns
 _NAMED = 3
 
@@ -44,6 +50,8 @@ class DriftWatch:
         self._counts: list[Counts] = []
         self._breaks: tuple[Break, ...] = ()
         self._changed: dict[str, int] = {}  # features that moved, and in which window
+        self._fed = 0
+        self.references: dict[str, int] = {}  # what the newest window was judged against
         self.window: Mapping[str, Any] | None = None
 
     @property
@@ -51,9 +59,24 @@ class DriftWatch:
         """Of the newest window fed; 0 before the first."""
         return self.window["number"] if self.window else 0
 
-    def feed(self, window: Mapping[str, Any]) -> None:
-        """Add the next closed window, a row of the store."""
+    def feed(
+        self, window: Mapping[str, Any], *, seasons: Mapping[str, Sequence[bytes]] | None = None
+    ) -> None:
+        """Add the next closed window, a row of the store.
+
+        ``seasons``: features of the windows of the same season before, by when that was.
+        """
         self.window = window
+        self._fed += 1
+        before = {
+            name: [counts for counts in map(unpack_counts, found) if counts.any()]
+            for name, found in (seasons or {}).items()
+        }
+        self.references = {
+            "training": self._profile.rows, "training_blocks": len(self._profile.blocks), "rolling_windows": min(self._fed - 1, REPLAYED),
+            **{name: len(found) for name, found in before.items()}, "least_windows_of_a_season": LEAST_SEASON,
+        }  # fmt: skip
+        season = [counts for found in before.values() if len(found) >= LEAST_SEASON for counts in found]
         scores = unpack_counts(window["scores"])
         self._scores.update(scores)
         self._note("(score)", self._scores.verdict.effect if self._scores.verdict else 0.0)
@@ -61,7 +84,7 @@ class DriftWatch:
         if not counts or not counts[0].any():  # every row has its bin in every feature: nothing was captured
             return
         self._counts = counts
-        self._ensemble.update(np.concatenate(counts))
+        self._ensemble.update(np.concatenate(counts), season=season)
         self._breaks = find_breaks(
             self._profile.bins, self._profile.counts, counts=counts, blocks=self._profile.blocks
         )
@@ -156,7 +179,11 @@ class DriftWatch:
             message=message,
             command=f"predis monitor {watched.endpoint} --drift",
             event_at=self.window["last_event"],
-            evidence={"features": {feature.name: feature.psi for _, feature in shown}, "window": self.number},
+            evidence={
+                "features": {feature.name: feature.psi for _, feature in shown},
+                "window": self.number,
+                "references": self.references,
+            },
         )
 
     def _words(self, at: int, feature: FeatureVerdict) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 from predis.clock import Clock, parse_moment
 from predis.errors import InvalidInput, TooLarge
 from predis.monitoring.shadows import Shadows
+from predis.monitoring.spans.measuring import Measuring
 from predis.monitoring.store import MonitoringStore
 from predis.registry.signature import Signature
 from predis.state.engine import Database
@@ -43,11 +44,18 @@ class Feedback:
 
     Args:
         window_rows: matured labels in one performance window.
+        span_s: length of a window by time.
         models: tells what a label may be; without it every model is a binary classifier.
     """
 
     def __init__(
-        self, database: Database, clock: Clock, *, window_rows: int, models: Models | None = None
+        self,
+        database: Database,
+        clock: Clock,
+        *,
+        window_rows: int,
+        span_s: float = 3_600.0,
+        models: Models | None = None,
     ) -> None:
         self._models = models
         self._database = database
@@ -56,6 +64,7 @@ class Feedback:
         self._clock = clock
         self._window_rows = window_rows
         self._settled: set[tuple[str, str]] = set()
+        self._spans = Measuring(database, clock, length_s=span_s, measured=self._measured)
 
     def store(self, tenant: str, endpoint: str, *, labels: Sequence[Any]) -> dict[str, int]:
         """Make labels durable. All of them or, if one cannot be used, none.
@@ -96,6 +105,7 @@ class Feedback:
                 self._close_windows(*target)
                 self._settled.add(target)
             total += matched
+            self._spans.look(*target)
         return total
 
     def _match(self, tenant: str, endpoint: str) -> int:
@@ -111,6 +121,7 @@ class Feedback:
                 next_number[row["version"]] += 1
             self._store.set_labels(connection, key, rows=found)
             self._shadows.meet_copies(connection, key, labels=found)
+            self._spans.count(connection, key, labels=found)
         return len(found)
 
     def _reserve(
@@ -170,13 +181,21 @@ class Feedback:
             "label_age_s": float(np.median(label_events - events)) / 1e9,
             "coverage": len(rows) / max(predicted, len(rows)),
             "early_labels": early,
-            "scores": {name: _finite(value) for name, value in scored.items()},
+            "scores": scored,
         }
         with self._database.write() as connection:
             self._store.add_performance(connection, row)
 
-    def _measured(self, key: Mapping[str, Any], scores: Any, *, labels: Any) -> tuple[Task, dict[str, float]]:
-        """The measures of a window, and what would have been expected of the same rows without their labels."""
+    def _measured(
+        self, key: Mapping[str, Any], scores: Any, *, labels: Any
+    ) -> tuple[Task, dict[str, float | None]]:
+        """The measures of some rows of a version, and what would have been expected of the same rows without their labels."""
+        task, found = self._known_measures(key, scores, labels=labels)
+        return task, {name: _finite(value) for name, value in found.items()}
+
+    def _known_measures(
+        self, key: Mapping[str, Any], scores: Any, *, labels: Any
+    ) -> tuple[Task, dict[str, float]]:
         if self._models is None:
             return "binary", performance("binary", scores, label=labels)
         known = self._models.signature(key["tenant"], key["endpoint"], number=key["version"])
@@ -184,7 +203,7 @@ class Feedback:
         task: Task = (known.task if known else None) or ("binary" if binary else "regression")
         if task == "binary" and not binary:  # they were taken when another kind of model answered
             return "regression", performance("regression", scores, label=labels)
-        found = performance(task, scores, label=labels)
+        found = performance(task, scores, label=labels, classes=len(known.classes) if known else 0)
         calibration = self._models.calibration(key["tenant"], key["endpoint"], number=key["version"])
         if task == "binary" and calibration is not None:
             found |= {

@@ -4,7 +4,8 @@
 
 Counts merge by addition, latencies by buckets; so what is made coarser loses resolution and no request. Each step happens in one
 transaction: slots are in one width or the next, never in both or none. Drift windows, whose counts merge as well, are joined by the hour
-and then by the day at the same ages. Each age has its setting.
+and then by the day at the same ages. Each age has its setting. Windows by time, whose measures do not
+merge, are dropped as old as traffic by the hour is made coarser.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 
 from predis.clock import NANOSECONDS, Clock, iso
 from predis.errors import InvalidInput
+from predis.monitoring.spans.store import SpanStore
 from predis.monitoring.store import MonitoringStore, Row, pack_counts, unpack_counts
 from predis.state.engine import Database
 from predis.stats import latency
@@ -50,6 +52,7 @@ class History:
     def __init__(self, database: Database, clock: Clock, *, ages: Ages) -> None:
         self._database = database
         self._store = MonitoringStore(database)
+        self._spans = SpanStore(database)
         self._clock = clock
         self._ages = ages
 
@@ -68,6 +71,7 @@ class History:
                 self._store.put_merged(connection, merged)
         with self._database.write() as connection:
             self._store.take_slots(connection, width=DAY, before=now - self._ages.of(DAY))
+            self._spans.forget(connection, before=now - self._ages.of(HOUR))
             self._store.forget_performance(connection, before=now - self._ages.of(DAY))
         self._join_windows(HOUR, before=now - self._ages.of(MINUTE))
         self._join_windows(DAY, before=now - self._ages.of(HOUR))

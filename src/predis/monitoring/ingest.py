@@ -12,12 +12,20 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+from predis.clock import NANOSECONDS
+from predis.monitoring.refusals import Refusals
 from predis.monitoring.shadows import Shadows, score_count
+from predis.monitoring.spans.counting import Spans
+from predis.monitoring.spans.segmenting import LevelBook, Segmenter
+from predis.monitoring.spans.store import SpanStore
 from predis.monitoring.store import MonitoringStore, Row
 from predis.monitoring.tally import Tally, by_arm, prediction_rows
 from predis.state.engine import Database
@@ -39,12 +47,20 @@ class ProfileOf(Protocol):
     def __call__(self, tenant: str, endpoint: str, *, number: int) -> Profile | None: ...
 
 
+class SegmenterOf(Protocol):
+    """Finds how a version's rows are told apart; None where they are not."""
+
+    def __call__(self, tenant: str, endpoint: str, *, number: int) -> Segmenter | None: ...
+
+
 @dataclass
 class _Known:
     """What the database has, as far as this process put it there."""
 
     positions: dict[str, Position]
     tallies: dict[Target, Tally] = field(default_factory=dict)
+    spans: dict[Target, Spans] = field(default_factory=dict)
+    books: dict[tuple[str, str], LevelBook] = field(default_factory=dict)
 
 
 class Ingest:
@@ -53,6 +69,8 @@ class Ingest:
     Args:
         profile: (tenant, endpoint, version) to its reference profile, or None.
         window_rows: predictions in one drift window.
+        span_s: length of a window by time.
+        segmenter: the same to what tells its rows apart.
     """
 
     def __init__(
@@ -62,13 +80,19 @@ class Ingest:
         *,
         profile: ProfileOf,
         window_rows: int,
+        span_s: float = 3_600.0,
+        segmenter: SegmenterOf | None = None,
     ) -> None:
         self._database = database
         self._journal = journal
         self._store = MonitoringStore(database)
+        self._span_store = SpanStore(database)
+        self._span = round(span_s * NANOSECONDS)
+        self._segmenter = segmenter
         self._shadows = Shadows(self._store)
         self._profile = profile
         self._window_rows = window_rows
+        self.refusals = Refusals()
         self._lock = threading.Lock()
         self._known: _Known | None = None
         self._behind = False
@@ -104,6 +128,8 @@ class Ingest:
         known.positions |= {stream: batch.position for stream, batch in batches.items()}
         if len(known.tallies) > _TALLIES_IN_MIND:
             known.tallies.clear()
+            known.spans.clear()
+            known.books.clear()
         self._known = known
         return sum(sum(batch.counts) for batch in batches.values())
 
@@ -129,6 +155,7 @@ class Ingest:
         # By version, as feedback does: two transactions that want the same rows do not wait for each other in a ring.
         for block in sorted(blocks, key=_target):
             target = _target(block)
+            self.refusals.note(block)
             if target not in known.tallies:
                 known.tallies[target] = self._recall(connection, target)
             tallies[target] = known.tallies[target]
@@ -138,8 +165,10 @@ class Ingest:
                         (tallies[target], self._count_copies(connection, part, tally=tallies[target]))
                     )
                 else:
-                    self._count(connection, part, tally=tallies[target])
+                    cells = self._count_spans(connection, part, known=known)
+                    self._count(connection, part, tally=tallies[target], cells=cells)
         self._save(connection, list(tallies.values()))
+        self._save_spans(connection, known, targets=tallies)
         for tally, new in copies:
             self._shadows.meet_labels(connection, tally.key, copies=new)
         lost = _requests_in(batches, unreadable)
@@ -160,10 +189,43 @@ class Ingest:
             differences=store.differences(connection, key),
         )  # fmt: skip
 
-    def _count(self, connection: Any, block: Block, *, tally: Tally) -> None:
+    def _count_spans(self, connection: Any, block: Block, *, known: _Known) -> NDArray[np.uint16]:
+        """Count a block in its windows by time; the numbers of its rows' levels."""
+        target = _target(block)
+        tenant, endpoint, number = target
+        key = {"tenant": tenant, "endpoint": endpoint, "version": number}
+        spans = known.spans.setdefault(target, Spans(key, length=self._span))
+        if starts := spans.unknown(block):
+            spans.recall(starts, self._span_store.windows(connection, key, starts=starts))
+        cells, refused = np.empty((len(block.scores), 0), np.uint16), list[int]()
+        segmenter = self._segmenter(tenant, endpoint, number=number) if self._segmenter else None
+        if segmenter is not None:
+            book = known.books.get((tenant, endpoint))
+            if book is None:
+                rows = self._span_store.levels(connection, tenant, endpoint=endpoint)
+                book = known.books[tenant, endpoint] = LevelBook(rows)
+            cells = segmenter.cells(block, book)
+            refused = segmenter.refused(book) if not block.rows.all() else [0] * cells.shape[1]
+        spans.count(block, cells, refused=refused, profile=self._profile(tenant, endpoint, number=number))
+        return cells
+
+    def _save_spans(self, connection: Any, known: _Known, *, targets: Iterable[Target]) -> None:
+        """Write the windows by time that changed, and levels that are new."""
+        levels = [
+            {"tenant": tenant, "endpoint": endpoint, **level}
+            for (tenant, endpoint), book in known.books.items()
+            for level in book.new()
+        ]
+        if levels:
+            self._span_store.add_levels(connection, levels)
+        rows = [row for target in targets if target in known.spans for row in known.spans[target].changed()]
+        if rows:
+            self._span_store.put_windows(connection, rows)
+
+    def _count(self, connection: Any, block: Block, *, tally: Tally, cells: NDArray[np.uint16]) -> None:
         new = repeated = 0
         key = {**tally.key, "arm": int(block.arms[0])}
-        for scores, rows in prediction_rows(block).items():
+        for scores, rows in prediction_rows(block, cells).items():
             added = self._store.add_predictions(connection, key, rows=rows)
             new += scores * added
             repeated += scores * (len(rows) - added)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from predis.clock import NANOSECONDS, Clock
@@ -12,8 +12,10 @@ from predis.monitoring.alerting.burn import Objective
 from predis.monitoring.alerting.levels import ServiceLevels
 from predis.monitoring.alerts import Alerts, Finding, Severity
 from predis.monitoring.checks import Rules, Watched
-from predis.monitoring.drift import REPLAYED, DriftWatch
+from predis.monitoring.drift import REPLAYED, SEASONS, DriftWatch
 from predis.monitoring.ingest import CONSUMER
+from predis.monitoring.losses import LossWatches
+from predis.monitoring.refusals import Refusals, check_refused
 from predis.monitoring.store import MonitoringStore
 from predis.state.engine import Database
 
@@ -53,8 +55,10 @@ class Monitor:
         self._rules = rules
         self._clock = clock
         self._down_s = down_s
+        self.refusals = Refusals()  # who takes the journal in puts its own here
         self._started_at = clock.time_ns()
         self.levels = ServiceLevels(database, objectives=landscape.objectives, clock=clock)
+        self._losses = LossWatches(database, clock)
         self._watches: dict[tuple[str, str, int], DriftWatch] = {}
         self._watching = threading.Lock()  # people ask for drift while the monitor looks
 
@@ -69,6 +73,7 @@ class Monitor:
         found: list[Finding | None] = [
             *checks.check_traffic(tenant, endpoint, slots=slots, rules=self._rules)
         ]
+        found.append(check_refused(tenant, endpoint, slots=slots, refusals=self.refusals))
         self.levels.roll(tenant, endpoint)
         burning = self.levels.burning(tenant, endpoint)
         found += checks.check_levels(tenant, endpoint, burning=burning, now=now)
@@ -76,6 +81,7 @@ class Monitor:
             key = {"tenant": tenant, "endpoint": endpoint, "version": watched.version}
             windows = self._store.performance(key, limit=self._rules.decay_windows)
             found.append(checks.check_performance(watched, windows, rules=self._rules))
+            found.append(self._losses.look(watched))
             with self._watching:
                 watch = self._watch(watched)
                 found += watch.findings(watched) if watch else []
@@ -98,6 +104,7 @@ class Monitor:
                 "rows": newest["rows"],
                 "first_event": newest["first_event"],
                 "last_event": newest["last_event"],
+                "references": watch.references,
                 "features": watch.table(),
             }
 
@@ -115,8 +122,16 @@ class Monitor:
             missed = min(newest[0]["number"] - watch.number, REPLAYED)
             for window in reversed(self._store.closed_windows(key, limit=missed)):
                 if window["number"] > watch.number:
-                    watch.feed(window)
+                    watch.feed(window, seasons=self._seasons(key, window))
         return watch
+
+    def _seasons(self, key: dict[str, Any], window: Mapping[str, Any]) -> dict[str, list[bytes]]:
+        """What a version's inputs were at the same time a week ago, and a year."""
+        found = {}
+        for name, (ago, around) in SEASONS.items():
+            moment = window["last_event"] - ago
+            found[name] = self._store.window_features(key, first=moment - around, last=moment + around)
+        return found
 
     def _lost_evidence(self, tenant: str, endpoint: str, *, now: int) -> Finding | None:
         """Records lost since this endpoint's last such alert: the counts only grow, the alert must not last for ever."""

@@ -19,6 +19,7 @@ from predis.monitoring.feedback import Feedback
 from predis.monitoring.history import History
 from predis.monitoring.queries import Queries
 from predis.monitoring.segments import configured
+from predis.monitoring.spans.report import SpanReport
 from predis.monitoring.why import Diagnosis
 
 
@@ -179,6 +180,11 @@ def _add_alert_routes(routes: APIRouter, desk: Desk) -> None:
         """Whom alerts are told to, with how many notices were sent, wait, or were given up."""
         return desk.book.listed(caller.tenant)
 
+    @routes.get("/alert-deliveries")
+    def list_alert_deliveries(caller: Operator, limit: int = 100) -> list[dict[str, Any]]:
+        """The outbox: what routes are to be told, and were; what waits first, then the newest."""
+        return desk.outbox.listed(caller.tenant, limit=min(max(limit, 1), 1_000))
+
     @routes.post("/alert-routes", status_code=201)
     def add_alert_route(body: NewRoute, caller: Administrator) -> dict[str, Any]:
         """Tell alerts to somebody more."""
@@ -193,7 +199,7 @@ def _add_alert_routes(routes: APIRouter, desk: Desk) -> None:
     @routes.post("/alert-routes/{name}/test")
     def test_alert_route(name: str, caller: Administrator) -> dict[str, Any]:
         """Send a test notice now: whether it was taken, and what went wrong."""
-        return desk.book.test(caller.tenant, name)
+        return desk.book.test(caller.tenant, name, actor=caller.name)
 
 
 class Query(BaseModel):
@@ -233,6 +239,22 @@ def why_router(diagnosis: Diagnosis, *, endpoints: Any) -> APIRouter:
         if number is None:
             raise InvalidInput(f"endpoint {name!r} serves no version; name one")
         return diagnosis.of(caller.tenant, name, number=number, segments=configured(endpoint.config))
+
+    return routes
+
+
+def span_router(report: SpanReport, *, known: Any) -> APIRouter:
+    """Windows by time and by segment."""
+    routes = APIRouter(tags=["monitoring"])
+
+    @routes.get("/endpoints/{name}/windows")
+    def list_windows(
+        name: str, caller: Reader, since: str, version: int | None = None, segment: str | None = None
+    ) -> dict[str, Any]:
+        """What came and how well it was answered since a moment (RFC 3339), by time: of the endpoint, and of each level of its segments."""
+        known(caller.tenant, name)
+        moment = parse_moment(since, where="since")
+        return report.listed(caller.tenant, name, since=moment, version=version, segment=segment)
 
     return routes
 

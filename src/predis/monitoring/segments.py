@@ -78,12 +78,10 @@ def split(
     read = {
         f"{_INPUT}{name}": values for name, values in columns.items() if f"{_INPUT}{name}" in expression.names
     }
-    return _levels(
-        [_named(expression({name: v[row] for name, v in read.items()}.get)) for row in range(rows)]
-    )
+    return _levels([named(expression({name: v[row] for name, v in read.items()}.get)) for row in range(rows)])
 
 
-def _named(value: Any) -> str:
+def named(value: Any) -> str:
     if value is None or value != value:
         return MISSING
     if isinstance(value, bool):

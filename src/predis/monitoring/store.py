@@ -22,6 +22,7 @@ from predis.state.schema import (
     journal_positions,
     labelled,
     log_files,
+    loss_watches,
     performance,
     predictions,
     shadow_differences,
@@ -34,7 +35,8 @@ from predis.state.schema import (
 
 Row = dict[str, Any]
 Key = dict[str, Any]  # tenant, endpoint and, where it matters, version
-Prediction = tuple[str, bytes, int, int]  # id, scores, moment of the event, moment received
+# Id, scores, moment of the event, moment received, and the levels of its rows where segments are followed.
+Prediction = tuple[str, bytes, int, int, bytes | None]
 
 # "prjl"; any number that other users of the server's advisory locks are unlikely to take.
 _TAKING_IN = 0x7072_6A6C
@@ -184,6 +186,19 @@ class MonitoringStore:
             )
             return [dict(row._mapping) for row in rows]
 
+    def window_features(self, key: Key, *, first: int, last: int, limit: int = 50) -> list[bytes]:
+        """The counts of a version's closed windows that ended between two moments, the newest of them."""
+        w = windows.c
+        statement = (
+            sa.select(w.features)
+            .filter_by(**key, closed=True)
+            .where(w.last_event >= first, w.last_event <= last)
+            .order_by(w.number.desc())
+            .limit(limit)
+        )
+        with self._database.read() as connection:
+            return list(connection.scalars(statement))
+
     # -- predictions and feedback --------------------------------------------------------------------------------------
 
     def add_predictions(self, connection: sa.Connection, key: Key, *, rows: Sequence[Prediction]) -> int:
@@ -244,7 +259,7 @@ class MonitoringStore:
         statement = (
             sa.select(
                 f.id, f.row, f.label, f.value, f.event_at.label("labelled_event_at"), p.version, p.arm,
-                score.label("score"), p.event_at, p.received_at,
+                score.label("score"), p.event_at, p.received_at, p.cells, sa.func.length(p.scores).label("size"),
             )
             .join(predictions, joined)
             .where(f.tenant == tenant, f.endpoint == endpoint, f.matched.is_(False), score != _NAN)
@@ -254,6 +269,10 @@ class MonitoringStore:
         rows = [dict(row._mapping) for row in connection.execute(statement)]
         for row, value in zip(rows, unpack_scores(b"".join(row["score"] for row in rows)), strict=True):
             row["score"] = value
+            size = row.pop("size") // 8
+            if row["cells"]:
+                width = len(row["cells"]) // size
+                row["cells"] = row["cells"][row["row"] * width : (row["row"] + 1) * width]
         return rows
 
     def set_labels(self, connection: sa.Connection, key: Key, *, rows: Sequence[Row]) -> None:
@@ -283,6 +302,29 @@ class MonitoringStore:
         )
         with self._database.read() as connection:
             return list(connection.execute(statement))
+
+    def labels_from(self, key: Key, *, start: int, limit: int) -> list[Any]:
+        """Labelled scores of a version from a number on: number, score, label, and when the prediction's event was."""
+        c = labelled.c
+        statement = (
+            sa.select(c.number, c.score, c.label, c.event_at)
+            .filter_by(**key)
+            .where(c.number >= start)
+            .order_by(c.number)
+            .limit(limit)
+        )
+        with self._database.read() as connection:
+            return list(connection.execute(statement))
+
+    def loss_watch(self, key: Key) -> Row | None:
+        """What detectors of risen loss remember of a version."""
+        with self._database.read() as connection:
+            row = connection.execute(sa.select(loss_watches).filter_by(**key)).one_or_none()
+        return dict(row._mapping) if row else None
+
+    def put_loss_watch(self, row: Row) -> None:
+        with self._database.write() as connection:
+            connection.execute(self._database.upsert(loss_watches), row)
 
     def rewards(self, key: Key, *, start: int, stop: int, since: int, arm: Arm | None) -> list[Any]:
         """Labels of a version's answers like ``matured``, with what a reward is made of: score, label, value.
@@ -556,32 +598,35 @@ class MonitoringStore:
 # Ids are unique within an endpoint; the first prediction of an id stays. Several rows in one statement cost less than half of what they
 # cost one by one; in very many there is no more to gain.
 _ADD_ON_SQLITE = (
-    "INSERT INTO predictions (tenant, endpoint, version, arm, id, scores, event_at, received_at) "
-    "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING"
+    "INSERT INTO predictions (tenant, endpoint, version, arm, id, scores, event_at, received_at, cells) "
+    "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT DO NOTHING"
 )
 _ADD_MANY_ON_SQLITE = {
     size: _ADD_ON_SQLITE.replace(
-        "(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        "(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         ", ".join(
-            f"(?1, ?2, ?3, ?4, ?{at}, ?{at + 1}, ?{at + 2}, ?{at + 3})" for at in range(5, 5 + 4 * size, 4)
+            f"(?1, ?2, ?3, ?4, ?{at}, ?{at + 1}, ?{at + 2}, ?{at + 3}, ?{at + 4})"
+            for at in range(5, 5 + 5 * size, 5)
         ),
     )
     for size in (128, 16)
 }
 _ADD_ON_POSTGRES = (
-    "INSERT INTO predictions (tenant, endpoint, version, arm, id, scores, event_at, received_at) SELECT %s, %s, %s, %s, given.* "
-    "FROM unnest(%s::text[], %s::bytea[], %s::bigint[], %s::bigint[]) AS given ON CONFLICT DO NOTHING"
+    "INSERT INTO predictions (tenant, endpoint, version, arm, id, scores, event_at, received_at, cells) "
+    "SELECT %s, %s, %s, %s, given.* FROM unnest(%s::text[], %s::bytea[], %s::bigint[], %s::bigint[], %s::bytea[]) AS given "
+    "ON CONFLICT DO NOTHING"
 )
 
 
 def _array_literals(rows: Sequence[Prediction]) -> list[str]:
     """The columns of rows as PostgreSQL writes arrays; its driver's way of making them takes several times as long."""
-    ids, scores, event_at, received_at = zip(*rows, strict=True)
+    ids, scores, event_at, received_at, cells = zip(*rows, strict=True)
     columns = (
         ['"' + each.replace("\\", "\\\\").replace('"', '\\"') + '"' for each in ids],
         ['"\\\\x' + each.hex() + '"' for each in scores],
         map(str, event_at),
         map(str, received_at),
+        ["NULL" if each is None else '"\\\\x' + each.hex() + '"' for each in cells],
     )
     return ["{" + ",".join(column) + "}" for column in columns]
 

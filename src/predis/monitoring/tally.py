@@ -12,12 +12,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from predis.clock import NANOSECONDS
 from predis.monitoring.shadows import comparable
 from predis.monitoring.store import Key, Prediction, Row, pack_counts, pack_scores, unpack_counts
-from predis.state.records import Arm, Block, Status
+from predis.state.records import REASON, Arm, Block, Status
 from predis.stats import Moments, Profile, latency, score_buckets
 
 # Traffic is kept per slot of wall time, so fine that a rollout sees a burst of errors in the second in which it begins.
@@ -272,14 +273,17 @@ class Tally:
 
 
 def by_arm(block: Block) -> Sequence[Block]:
-    """A block in parts of one arm each, without its texts."""
+    """A block in parts of one arm each."""
     if (block.arms == block.arms[0]).all():
         return (block,)
     return [_part(block, block.arms == arm) for arm in np.unique(block.arms)]
 
 
-def prediction_rows(block: Block) -> dict[int, list[Prediction]]:
-    """The answered requests as they wait for labels, by how many of their scores a label can be compared with: those that are not NaN."""
+def prediction_rows(block: Block, cells: NDArray[np.uint16] | None = None) -> dict[int, list[Prediction]]:
+    """The answered requests as they wait for labels, by how many of their scores a label can be compared with: those that are not NaN.
+
+    ``cells``: uint16[rows, segments], the levels that each row belongs to.
+    """
     stops = np.cumsum(block.rows, dtype=np.int64)
     starts = stops - block.rows
     numbers = np.append(0, np.cumsum(~np.isnan(block.scores)))
@@ -288,7 +292,11 @@ def prediction_rows(block: Block) -> dict[int, list[Prediction]]:
     scores = [
         packed[start:stop] for start, stop in zip((8 * starts).tolist(), (8 * stops).tolist(), strict=True)
     ]
-    rows = list(zip(block.ids, scores, block.event_at.tolist(), block.received_at.tolist(), strict=True))
+    levels = (
+        _split_cells(cells, starts, stops=stops) if cells is not None and cells.size else [None] * len(scores)
+    )
+    moments = (block.event_at.tolist(), block.received_at.tolist())
+    rows = list(zip(block.ids, scores, *moments, levels, strict=True))
     if block.rows.all() and (comparable == comparable[0]).all():  # one row each, most often
         return {int(comparable[0]): rows}
     found: dict[int, list[Prediction]] = defaultdict(list)
@@ -296,6 +304,14 @@ def prediction_rows(block: Block) -> dict[int, list[Prediction]]:
         if row[1]:
             found[count].append(row)
     return found
+
+
+def _split_cells(cells: NDArray[np.uint16], starts: Counts, *, stops: Counts) -> list[bytes]:
+    """The levels of each request's rows as bytes."""
+    width = 2 * cells.shape[1]
+    content = cells.astype("<u2").tobytes()
+    pairs = zip((width * starts).tolist(), (width * stops).tolist(), strict=True)
+    return [content[start:stop] for start, stop in pairs]
 
 
 def split_features(profile: Profile, content: bytes) -> list[Counts]:
@@ -314,8 +330,22 @@ def _part(block: Block, mine: NDArray[np.bool_]) -> Block:
     return replace(
         block, ids=[name for name, is_mine in zip(block.ids, mine.tolist(), strict=True) if is_mine], **arrays,
         scores=block.scores[rows], features=block.features[rows],
-        answers=block.answers[rows] if len(block.answers) else block.answers, extra=b"",
+        answers=block.answers[rows] if len(block.answers) else block.answers, extra=_texts(block.extra, rows),
     )  # fmt: skip
+
+
+def _texts(extra: bytes, mine: NDArray[np.bool_]) -> bytes:
+    """The texts of some rows, which are numbered anew."""
+    if not extra:
+        return b""
+    places = np.cumsum(mine) - 1
+    return orjson.dumps(
+        [
+            [int(places[row]), column, text]
+            for row, column, text in orjson.loads(extra)
+            if column != REASON and mine[row]
+        ]
+    )
 
 
 def _starts(block: Block) -> Counts:

@@ -93,6 +93,7 @@ class Diagnosis:
             "rows": len(rows.scores),
             "labels": int(np.isfinite(rows.labels).sum()),
             "estimate": self._estimate(key, rows, task=task, curve=curve, profile=profile),
+            "contribution": "permutation",
             "inputs": self._inputs(version, rows, profile=profile, curve=curve),
             "segments": _segments(chosen, rows, task=task, profile=profile),
         }

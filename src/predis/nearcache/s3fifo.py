@@ -90,7 +90,7 @@ class _Queue(OrderedDict[K, _Entry[V]]):
 
 
 class S3FIFO(Generic[K, V]):
-    """A cache with the S3-FIFO policy, bounded in bytes. Not thread-safe.
+    """A cache with the S3-FIFO policy, bounded in bytes. Not thread-safe, but for ``glance``.
 
     Args:
         max_bytes: the most that the sizes of all entries may sum to. What a size includes is the caller's choice: 1 for every
@@ -167,6 +167,29 @@ class S3FIFO(Generic[K, V]):
             entry.hits += 1
         return entry.value
 
+    def glance(self, key: K, now: float) -> V | None:
+        """``get`` at a moment of the caller's, for readers that share the cache with one thread that changes it, without a lock.
+
+        It changes nothing but the entry's counter: what has expired stays for ``put`` or ``expire`` to remove, and no access is
+        counted. An entry that moves from one queue to the other in that very moment may be missed; one that has left never is
+        found. (A lookup in a dict is one step to other threads; the counter may lose a hit, which the policy does not mind.)
+        """
+        entry = self._main.get(key) or self._small.get(key)
+        if entry is None or entry.expires_at <= now:
+            return None
+        if entry.hits < _MOST_HITS:
+            entry.hits += 1
+        return entry.value
+
+    def peek(self, key: K) -> V | None:
+        """``get`` that counts as no access."""
+        entry = self._main.get(key) or self._small.get(key)
+        return (
+            entry.value
+            if entry is not None and (entry.expires_at == _NEVER or entry.expires_at > self.clock())
+            else None
+        )
+
     def put(self, key: K, value: V, *, size: int, ttl_s: float = _NEVER) -> bool:
         """Keep a value, if it fits at all; tells whether it did. What makes room for it leaves, and so does what has expired.
 
@@ -212,8 +235,7 @@ class S3FIFO(Generic[K, V]):
 
     def __contains__(self, key: object) -> bool:
         """Whether ``get`` would find something; counts as no access."""
-        entry = self._main.get(key) or self._small.get(key)  # type: ignore[arg-type]
-        return entry is not None and (entry.expires_at == _NEVER or entry.expires_at > self.clock())
+        return self.peek(key) is not None  # type: ignore[arg-type]
 
     def __len__(self) -> int:
         return len(self._small) + len(self._main)

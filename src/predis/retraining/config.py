@@ -12,6 +12,7 @@ from predis.rollout.plan import Plan
 
 TRIGGERS: Mapping[str, str] = {
     "performance": "quality on matured labels fell below the reference",
+    "loss": "the loss of the newest labels rose at once",
     "drift": "inputs moved and stayed away from the reference",
     "manual": "somebody asked for it",
 }
@@ -23,8 +24,8 @@ class RetrainingConfig:
     """What to run, on which triggers, and what the challenger must show.
 
     ``train`` is ``module:function``; ``label`` the name of the label column; ``holdout_share`` the newest part of the labelled log
-    that is kept out of training and decides; ``margin`` the AUC by which the challenger must at least be better (its lower 95 % bound);
-    ``plan`` overrides values of the rollout's plan.
+    that is kept out of training and decides; ``margin`` by how much the challenger must at least be better (its lower 95 % bound): AUC of
+    two classes, accuracy of more, share of the champion's mean absolute error of numbers; ``plan`` overrides values of the rollout's plan.
     """
 
     train: str

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import shutil
 import subprocess
 import sys
@@ -18,7 +17,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -27,6 +25,7 @@ from predis.monitoring.log import PredictionLog, column_of
 from predis.monitoring.store import MonitoringStore
 from predis.registry import Registration, Registry, Version
 from predis.registry.signature import Field
+from predis.retraining import judging
 from predis.retraining.config import RetrainingConfig
 from predis.retraining.store import Run
 from predis.retraining.training import TrainJob
@@ -34,7 +33,6 @@ from predis.rollout.controller import Order, Rollouts
 from predis.serving.endpoints import Endpoints
 from predis.settings import Settings
 from predis.state import ArtifactStore, Database
-from predis.stats import compare_auc
 
 log = logging.getLogger(__name__)
 
@@ -141,13 +139,13 @@ class Steps:
     def compare(
         self, run: Run, config: RetrainingConfig, *, built: dict[str, Any], trained: dict[str, Any]
     ) -> dict[str, Any]:
-        """Champion against challenger on the held-out, newest rows: a paired DeLong test.
+        """Champion against challenger on the held-out, newest rows, by a paired test (see ``judging``).
 
         ``better`` means that the lower 95 % bound of the difference is above the configured margin.
         """
         champion = self._champion(run)
         test = self._parts.registry.read_table(built["test"])
-        labels = np.asarray(test.column(config.label).to_numpy(zero_copy_only=False), np.float64)
+        labels = judging.labels_of(champion, test.column(config.label))
         registry = self._parts.registry
         inputs = _accepting(self._job(config, built).inputs, champion.signature.inputs)
         contents = {trained["file"]: self._parts.artifacts.read(trained["digest"])}
@@ -155,14 +153,8 @@ class Steps:
             registry.open(champion) as old,
             registry.inspect(trained["format"], contents, inputs=inputs) as new,
         ):
-            found = compare_auc(old.score(test), new.score(test), label=labels)
-        names = ("champion_auc", "challenger_auc", "difference", "low", "high", "p_value")
-        shown = {name: getattr(found, name) for name in names}
-        return {
-            # With one row of a class there are no bounds, and nothing is better for certain.
-            **{name: value if math.isfinite(value) else None for name, value in shown.items()},
-            "decision": "better" if found.low > config.margin else "not better",
-        }
+            scores = old.score(test), new.score(test)
+        return judging.compared(champion, scores, labels=labels, margin=config.margin)
 
     def register(
         self, run: Run, config: RetrainingConfig, *, built: dict[str, Any], trained: dict[str, Any]
@@ -241,7 +233,7 @@ class Steps:
         table = table.take(pa.array(chosen, pa.int64()))
         examples = table.select([column_of(field.name) for field in inputs])
         examples = examples.rename_columns([field.name for field in inputs])
-        values = pa.array([labels[keys[place]] for place in chosen], pa.float64())
+        values = judging.label_column(champion, [labels[keys[place]] for place in chosen])
         return examples.append_column(label, values), table.column("event_at")
 
     def _job(self, config: RetrainingConfig, built: dict[str, Any]) -> TrainJob:
@@ -310,7 +302,8 @@ def _validate(table: pa.Table, champion: Version, *, label: str, part: str) -> N
         import pandera.pandas as pandera
     except ImportError:
         raise MissingExtra.of("pandera", "retraining") from None
-    columns = {label: pandera.Column(float, pandera.Check.isin([0.0, 1.0]), coerce=True)}
+    known, least = judging.labels_allowed(champion)
+    columns = {label: pandera.Column(None, None if known is None else pandera.Check.isin(known))}
     for field in champion.signature.inputs:
         # What serving accepted may be missing or a level never met before; what must not happen is a column that says nothing.
         told = pandera.Check(lambda s: s.notna().any(), error="holds no value at all")
@@ -318,7 +311,8 @@ def _validate(table: pa.Table, champion: Version, *, label: str, part: str) -> N
     schema = pandera.DataFrameSchema(
         columns,
         checks=pandera.Check(
-            lambda frame: frame[label].nunique() == 2, error=f"{label} must hold both 0 and 1"
+            lambda frame: frame[label].nunique() >= least,
+            error=f"{label} must hold {judging.words(champion)}",
         ),
     )
     try:

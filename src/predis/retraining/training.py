@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from predis.registry.columns import encode_table, infer_inputs
 from predis.registry.signature import Field
@@ -46,8 +47,12 @@ class TrainJob:
         return encode_table(self.table, self.inputs)
 
     def labels(self) -> Matrix:
-        """The labels as float64 [rows]."""
-        return np.asarray(self.table.column(self.label).to_numpy(zero_copy_only=False), np.float64)
+        """The labels as float64 [rows]; names of classes as their places in the alphabet."""
+        column = self.table.column(self.label)
+        if pa.types.is_string(column.type):
+            names = pa.array(sorted(column.unique().to_pylist()), pa.string())
+            column = pc.index_in(column, names)
+        return np.asarray(column.to_numpy(zero_copy_only=False), np.float64)
 
     def categorical(self) -> list[int]:
         """Columns of the matrix that hold codes."""

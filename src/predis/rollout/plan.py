@@ -82,6 +82,10 @@ class Plan:
         for name, value in vars(self).items():
             if isinstance(value, int | float) and value < 0:
                 raise InvalidInput(f"{name} must not be negative, got {value}")
+        if self.strategy == "shadow" and self.where:
+            raise InvalidInput(
+                "a shadow gets copies of all requests alike (shadow_share), so it takes no where; compare a segment with canary or ab"
+            )
         if strange := set(self.approve) - set(APPROVALS):
             raise InvalidInput(f"approve names {', '.join(APPROVALS)}, got {', '.join(sorted(strange))}")
         self._check_expressions()

@@ -18,7 +18,9 @@ from predis.serving import runtimes
 from predis.serving.batching import Batch, Outputs
 from predis.serving.inputs import Inputs, Unseen
 from predis.serving.served import ServedVersion
-from predis.state.records import Arm, More, Status
+from predis.state.records import Arm, More, Status, reason
+
+_REASON = 200  # characters of why a request was refused
 
 
 class Sink(Protocol):
@@ -139,8 +141,14 @@ class Capture:
         status = Status.REJECTED if isinstance(error, InvalidInput) else Status.FAILED
         (received,), (event,) = self._moments([call])
         (latency,) = _latencies([call])
+        why = error.message[:_REASON] if status is Status.REJECTED else ""
         return served.records.refused(
-            call.request.id, status, received_at=received, event_at=event, latency_us=latency, arm=arm
+            call.request.id,
+            status,
+            received_at=received,
+            event_at=event,
+            latency_us=latency,
+            more=More(bytes((arm,)), extra=reason(why)),
         )
 
     def _moments(self, calls: Sequence[Any]) -> tuple[list[int], list[int]]:

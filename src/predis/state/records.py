@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 Matrix = NDArray[np.float64]
 Numbers = tuple[Sequence[int], Sequence[int], Sequence[int], Sequence[int]]
 
+REASON = -1  # the column in ``extra`` that says why a request was refused
 _KIND = 3
 _CONSTANT = struct.Struct("<BBHI")
 _HEAD = struct.Struct("<BBHIIIIIII")
@@ -66,7 +67,8 @@ class Block:
 
     ``rows`` are those of each request, 0 unless its status is OK; they stand in ``scores`` and ``features`` one request after the other.
     ``features`` has no columns where they were not captured. Moments are nanoseconds, the latency microseconds. ``extra`` is JSON
-    [[row, column, text], ...] of texts outside the levels, with rows of the block. ``answers`` belong to shadow copies: the scores that
+    [[row, column, text], ...] of texts outside the levels, with rows of the block; of column ``REASON``: why a request was refused.
+    ``answers`` belong to shadow copies: the scores that
     the client got for the same rows from the version that answered; there are as many as ``scores``, or none.
     """
 
@@ -140,9 +142,16 @@ class BlockEncoder:
         return b"".join(parts)
 
     def refused(
-        self, name: str, status: Status, *, received_at: int, event_at: int, latency_us: int, arm: int = 0
+        self,
+        name: str,
+        status: Status,
+        *,
+        received_at: int,
+        event_at: int,
+        latency_us: int,
+        more: More = _NO_MORE,
     ) -> bytes:
-        """The payload of one request that got no answer."""
+        """The payload of one request that got no answer. ``more`` may have a ``reason`` as its extra."""
         numbers = ((0,), (received_at,), (event_at,), (latency_us,))
         return self.encode(
             (name,),
@@ -150,8 +159,13 @@ class BlockEncoder:
             numbers=numbers,
             scores=_NO_SCORES,
             features=_NO_FEATURES,
-            more=More(bytes((arm,))),
+            more=more,
         )
+
+
+def reason(why: str) -> bytes:
+    """What goes to ``extra`` where a request was refused; nothing without a reason."""
+    return orjson.dumps([[0, REASON, why]]) if why else b""
 
 
 def encode(block: Block) -> bytes:
@@ -296,6 +310,9 @@ def _joined_extra(extra: Sequence[bytes], scores: Sequence[bytes]) -> bytes:
     for each, numbers in zip(extra, scores, strict=True):
         rows = len(numbers) // 8
         for row, column, text in orjson.loads(each) if each else ():
+            if column == REASON:  # of a request that has no row
+                texts.append([0, column, text])
+                continue
             if not 0 <= row < rows:
                 raise ValueError(f"a text of row {row}, where there are {rows}")
             texts.append([first + row, column, text])

@@ -337,6 +337,8 @@ predictions = Table(
     Column("scores", LargeBinary, nullable=False),
     Column("event_at", BigInteger, nullable=False),
     Column("received_at", BigInteger, nullable=False),
+    # Numbers of ``segment_levels`` as little-endian uint16, those of a row side by side; none where the endpoint names no segments.
+    Column("cells", LargeBinary),
     sa.Index("uq_predictions_id", "tenant", "endpoint", "id", unique=True),
 )
 
@@ -357,6 +359,7 @@ labelled = Table(
     Column("event_at", BigInteger, nullable=False),
     Column("labelled_event_at", BigInteger, nullable=False),
     Column("received_at", BigInteger, nullable=False),
+    Column("cells", LargeBinary),  # those of its row
     sa.Index("ix_labelled_received_at", "received_at"),
 )
 
@@ -454,6 +457,54 @@ performance = Table(
     Column("scores", sa.JSON, nullable=False),
 )
 
+# The levels of an endpoint's segments that are followed, numbered from 1; 0 is the endpoint as a whole and has no row.
+segment_levels = Table(
+    "segment_levels",
+    metadata,
+    _tenant(),
+    Column("endpoint", String(128), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("segment", String(512), nullable=False),
+    Column("level", String(128), nullable=False),
+)
+
+# What came for a level of a segment (0: for the endpoint) in a stretch of time. ``strange`` counts values that are missing, out of range
+# and unseen, by input. ``matured``: labels that have come; ``measured``: those that ``measures`` were made of, at ``measured_at``.
+segment_windows = Table(
+    "segment_windows",
+    metadata,
+    _tenant(),
+    Column("endpoint", String(128), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("start", BigInteger, primary_key=True),
+    Column("length", BigInteger, nullable=False),
+    Column("requests", BigInteger, nullable=False),
+    Column("failed", BigInteger, nullable=False),
+    Column("rejected", BigInteger, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("latency", LargeBinary, nullable=False),
+    Column("scores", LargeBinary, nullable=False),
+    Column("strange", LargeBinary, nullable=False),
+    Column("matured", BigInteger, nullable=False),
+    Column("measured", BigInteger, nullable=False),
+    Column("measured_at", BigInteger, nullable=False),
+    Column("measures", sa.JSON, nullable=False),
+    sa.Index("ix_segment_windows_due", "tenant", "endpoint", "measured", "matured"),
+    sa.Index("ix_segment_windows_start", "start"),
+)
+
+# What the detectors of risen loss remember of a version: how far they have read its labels, and what they hold.
+loss_watches = Table(
+    "loss_watches",
+    metadata,
+    _tenant(),
+    Column("endpoint", String(128), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("next", BigInteger, nullable=False),
+    Column("state", sa.JSON, nullable=False),
+)
+
 log_files = Table(
     "log_files",
     metadata,
@@ -495,7 +546,8 @@ alerts = Table(
     sa.Index("ix_alerts_incident", "incident"),
 )
 
-# Whom alerts are told to. ``config`` names secrets by where they are found, never by what they are.
+# Whom alerts are told to. ``config`` names secrets by where they are found, never by what they are. ``origin``: what declares it; empty of
+# one that somebody added. The tenant ``*``: it is told of every tenant's.
 alert_routes = Table(
     "alert_routes",
     metadata,
@@ -510,6 +562,7 @@ alert_routes = Table(
     Column("per_hour", Integer, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("created_by", String(128), nullable=False),
+    Column("origin", String(32), nullable=False),
 )
 
 # The outbox: what a route is to be told, written with the alert. A delivery under way has its ``due_at`` moved to when it counts as lost.
@@ -614,4 +667,46 @@ backtests = Table(
         sqlite_where=sa.text("ended_at IS NULL"),
         postgresql_where=sa.text("ended_at IS NULL"),
     ),
+)
+
+# Sources of the cache that were declared through the API; those of predis.toml have no row.
+cache_sources = Table(
+    "cache_sources",
+    metadata,
+    _tenant(),
+    Column("name", String(64), primary_key=True),
+    Column("declared", sa.JSON, nullable=False),
+    Column("changed_at", BigInteger, nullable=False),
+    Column("changed_by", String(128), nullable=False),
+)
+
+# Writes that were acknowledged and that their source does not have yet (write-behind), in the order of ``id``. ``value`` is that of a key
+# (kind ``set``), fields of a hash as JSON (``fields``), or nothing (``delete``). ``error`` says why the source did not take it;
+# what is ``set_aside`` is not tried again.
+cache_writes = Table(
+    "cache_writes",
+    metadata,
+    Column("id", Serial, primary_key=True, autoincrement=True),
+    Column("tenant", String(64), nullable=False),
+    Column("source", String(64), nullable=False),
+    Column("key", LargeBinary, nullable=False),
+    Column("kind", String(8), nullable=False),
+    Column("value", LargeBinary, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("due_at", BigInteger, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("set_aside", Boolean, nullable=False),
+    sa.Index("ix_cache_writes_source", "tenant", "source", "set_aside", "id"),
+    sa.Index("ix_cache_writes_key", "key", "id"),
+)
+
+# Which worker works off a source's queue, until when if it is not heard of again.
+cache_drains = Table(
+    "cache_drains",
+    metadata,
+    _tenant(),
+    Column("source", String(64), primary_key=True),
+    Column("holder", String(64), nullable=False),
+    Column("until", BigInteger, nullable=False),
 )

@@ -14,6 +14,7 @@ from predis.stats.drift import Ensemble, EnsembleVerdict, Level, PsiDetector, Ve
 from predis.stats.estimates import Calibration, calibrate, expected_binary
 from predis.stats.latency import LatencyHistogram
 from predis.stats.moments import Moments, difference_interval
+from predis.stats.paired import LossComparison, compare_losses, row_losses
 from predis.stats.performance import Task, confusion_measures, performance, top_scores
 from predis.stats.profile import Profile, block_slices, build_profile, count_blocks
 from predis.stats.profile_counter import ProfileCounter
@@ -37,6 +38,7 @@ __all__ = [
     "EnsembleVerdict",
     "LatencyHistogram",
     "Level",
+    "LossComparison",
     "Moments",
     "Profile",
     "ProfileCounter",
@@ -54,6 +56,7 @@ __all__ = [
     "calibrate",
     "categorical_bins",
     "compare_auc",
+    "compare_losses",
     "confusion_measures",
     "count_blocks",
     "delong_covariance",
@@ -71,6 +74,7 @@ __all__ = [
     "psi_test",
     "quantile_interval",
     "rate_difference_interval",
+    "row_losses",
     "score_buckets",
     "stratified_difference",
     "thompson_share",

@@ -21,13 +21,15 @@ from numpy.typing import ArrayLike
 from predis.errors import InvalidInput
 from predis.stats._arrays import Bools, Floats, fraction, ordered, positives
 from predis.stats._special import normal_quantile
-from predis.stats.scores import binary_scores
+from predis.stats.scores import auc, binary_scores
 
 Task = Literal["binary", "regression", "multiclass"]
 TASKS: tuple[Task, ...] = ("binary", "regression", "multiclass")
 GROUPS = 20
 CALIBRATION_BINS = 10
 _SURE = 1.0 - 2.0**-40  # a confidence stays below the next class
+_LEAST_PROBABILITY = 1e-12
+_MOST_CLASSES = 50  # that are ranked against all others: each costs a sort
 _LEAST_ROWS = 2 * GROUPS
 _SHARES = ("accuracy", "precision", "recall")
 
@@ -36,13 +38,20 @@ Interval = tuple[float, float]
 
 
 def performance(
-    task: Task, score: ArrayLike, *, label: ArrayLike, threshold: float = 0.5, quantile: float = 0.5
+    task: Task,
+    score: ArrayLike,
+    *,
+    label: ArrayLike,
+    threshold: float = 0.5,
+    quantile: float = 0.5,
+    classes: int = 0,
 ) -> Values:
     """Every measure of a kind of model, as ``NAME``, ``NAME_low`` and ``NAME_high``; the interval holds the truth with 95 %.
 
     binary: auc, ks, gini, pr_auc, log_loss, brier, calibration_error (the last three of probabilities only), accuracy, precision, recall,
     f1, mcc (of score >= `threshold`). regression: mae, rmse, mape (of labels other than 0), r2, bias, quantile_loss (at `quantile`).
-    multiclass: accuracy, macro_f1, calibration_error. What has no value for the data is NaN, and so are both ends of its interval.
+    multiclass: accuracy, macro_f1, log_loss and ovr_auc (both of what `top_scores` keeps, see `class_probability`; of `classes` classes, or
+    as many as the data show), calibration_error. What has no value for the data is NaN, and so are both ends of its interval.
 
     score, label: float64[n]. Raises `InvalidInput` for another shape, a NaN, or labels that are none of the kind's.
 
@@ -57,7 +66,7 @@ def performance(
             return _binary(values[rows], labels[rows], threshold=threshold)
         if task == "regression":
             return _regression(values[rows], labels[rows], quantile=fraction(quantile, "quantile"))
-        return _multiclass(values[rows], labels[rows])
+        return _multiclass(values[rows], labels[rows], classes=classes)
 
     found = estimate(slice(None))
     intervals = _analytic(task, values, labels=labels, threshold=threshold, quantile=quantile)
@@ -86,6 +95,19 @@ def top_scores(probabilities: ArrayLike) -> Floats:
     chosen = table.argmax(axis=1)
     confidence = np.clip(np.take_along_axis(table, chosen[:, None], axis=1)[:, 0], 0.0, _SURE)
     return np.where(broken, np.nan, chosen + confidence)
+
+
+def class_probability(score: Floats, which: Floats, *, classes: int) -> Floats:
+    """The probability float64[n] of one class for each row, as far as `top_scores` tells it.
+
+    Of the class that was chosen it is known; the rest is spread evenly over the others, which is the likeliest guess (of largest entropy).
+
+    >>> class_probability(np.array([2.75, 2.75]), np.array([2.0, 0.0]), classes=3).tolist()
+    [0.75, 0.125]
+    """
+    chosen = np.floor(score)
+    sure = score - chosen
+    return np.where(chosen == which, sure, (1.0 - sure) / max(1, classes - 1))
 
 
 def wilson(share: float, rows: float, *, level: float = 0.95) -> Interval:
@@ -210,7 +232,9 @@ def _pinball(errors: Floats, quantile: float) -> Floats:
     return np.maximum(quantile * errors, (quantile - 1.0) * errors)
 
 
-def _multiclass(values: Floats, labels: Floats) -> Values:
+def _multiclass(values: Floats, labels: Floats, *, classes: int) -> Values:
+    classes = max(classes, int(max(values.max(initial=0.0), labels.max(initial=0.0))) + 1)
+    own = class_probability(values, labels, classes=classes)
     chosen = np.floor(values)
     right = chosen == labels
     f1 = []
@@ -221,8 +245,23 @@ def _multiclass(values: Floats, labels: Floats) -> Values:
     return {
         "accuracy": float(right.mean()) if right.size else math.nan,
         "macro_f1": float(np.mean(f1)) if f1 else math.nan,
+        "log_loss": float(-np.log(np.maximum(own, _LEAST_PROBABILITY)).mean()) if own.size else math.nan,
+        "ovr_auc": _one_vs_rest(values, labels, classes=classes),
         "calibration_error": calibration_error(values - chosen, right),
     }
+
+
+def _one_vs_rest(values: Floats, labels: Floats, *, classes: int) -> float:
+    """Mean AUC of each class that occurs against all others."""
+    present = np.unique(labels)
+    if present.size > _MOST_CLASSES:
+        return math.nan
+    aucs = [
+        auc(class_probability(values, np.full(values.size, each), classes=classes), labels == each)
+        for each in present
+    ]
+    known = [each for each in aucs if math.isfinite(each)]
+    return float(np.mean(known)) if known else math.nan
 
 
 def _analytic(

@@ -53,13 +53,13 @@ def test_what_was_to_be_told_goes_with_its_route(world: World) -> None:
 @only_sqlite
 def test_tried(world: World, receiver: Receiver) -> None:
     world.route(url=receiver.url)
-    assert world.desk.book.test(TENANT, "ops") == {"route": "ops", "sent": True, "error": ""}
+    assert world.desk.book.test(TENANT, "ops", actor="ada") == {"route": "ops", "sent": True, "error": ""}
     assert receiver.requests[0].json["event"] == "test"
     receiver.answer = lambda _request: 503
-    assert world.desk.book.test(TENANT, "ops")["error"].startswith("status 503")
+    assert world.desk.book.test(TENANT, "ops", actor="ada")["error"].startswith("status 503")
     assert world.rows() == []
     with pytest.raises(NotFound):
-        world.desk.book.test("elsewhere", "ops")
+        world.desk.book.test("elsewhere", "ops", actor="ada")
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +16,7 @@ import pytest
 
 from predis.clock import ManualClock
 from predis.metrics import Metrics
+from predis.monitoring.alerting.channels import wire
 from predis.monitoring.alerting.channels.webhook import verify
 from predis.monitoring.alerting.deliverer import GIVE_UP_S, LEASE_S, Deliverer, pause_s
 from predis.monitoring.alerting.secrets import Secrets
@@ -110,6 +113,38 @@ class TestFailures:
         hooked.pump()
         assert len(receiver.requests) == 2
 
+    def test_a_clock_that_jumps_ahead_ends_nothing(self, hooked: World, receiver: Receiver) -> None:
+        receiver.answer = lambda _request: 503
+        hooked.look(finding())
+        hooked.clock.advance(30 * 86_400)
+        for _ in range(3):
+            hooked.pump()
+            hooked.clock.advance(600)
+        assert hooked.rows()[0]["state"] == "waiting"
+        receiver.answer = lambda _request: 200
+        hooked.pump()
+        assert hooked.rows()[0]["state"] == "sent"
+
+    def test_a_clock_that_jumps_back_delays_nothing(self, hooked: World, receiver: Receiver) -> None:
+        receiver.answer = lambda _request: 503
+        hooked.look(finding())
+        hooked.pump()
+        hooked.clock.advance(-86_400)
+        receiver.answer = lambda _request: 200
+        hooked.pump()
+        assert hooked.rows()[0]["state"] == "sent"
+
+    def test_a_receiver_that_answers_by_the_byte_is_left(
+        self, hooked: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(wire, "PATIENCE_S", 0.3)
+        with dripping() as url:
+            hooked.route("slow", url=url)
+            hooked.look(finding())
+            hooked.pump()
+        (row,) = hooked.rows("slow")
+        assert (row["state"], row["error"]) == ("waiting", "no whole answer within 0.3 s")
+
     def test_a_missing_secret_may_be_put_there(self, hooked: World, receiver: Receiver) -> None:
         secret = hooked.folder / "hook"
         kept = secret.read_text()
@@ -181,6 +216,28 @@ def test_two_processes_do_not_send_the_same(hooked: World, receiver: Receiver) -
         deliverer._busy[tenant, route] = threading.current_thread()
         deliverer._serve(tenant, route, rows=rows)
     assert events(receiver) == ["raised"]
+
+
+@contextlib.contextmanager
+def dripping() -> Iterator[str]:
+    """A receiver that never ends its answer, and never lets anybody wait for long."""
+    stop = threading.Event()
+
+    def drip(listening: socket.socket) -> None:
+        connection, _address = listening.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+            while not stop.wait(0.02):
+                connection.sendall(b"a")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=drip, args=(listening,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        finally:
+            stop.set()
+            thread.join()
 
 
 _CHILD = """

@@ -14,7 +14,7 @@ from predis.monitoring.alerting.store import AlertingStore
 from predis.state import Database
 from predis.state.records import Status
 from tests import toys
-from tests.toys import ENDPOINT, TENANT, Installation, record
+from tests.toys import ENDPOINT, SECOND, TENANT, Installation, record
 
 OBJECTIVES = {"availability": 0.99, "latency": {"ms": 100, "share": 0.9}}
 
@@ -123,3 +123,84 @@ class TestAlerts:
     def test_a_configuration_that_cannot_be_kept(self, installation: Installation) -> None:
         with pytest.raises(InvalidInput, match="availability is a number"):
             installation.create_endpoint("other", objectives={"availability": 2})
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+class TestOutages:
+    """No worker serves for a while; 100 requests came in each minute before."""
+
+    @staticmethod
+    def before(installation: Installation) -> None:
+        installation.clock.advance(60 - installation.clock.time_ns() / SECOND % 60)
+        for _ in range(10):
+            send(installation, 100)
+            installation.clock.advance(60)
+            installation.beat()
+            installation.platform.monitor.look()
+
+    @staticmethod
+    def down(installation: Installation, seconds: float) -> None:
+        """The monitor looks on, and nobody beats."""
+        until = installation.clock.time_ns() + seconds * SECOND
+        while installation.clock.time_ns() < until:
+            installation.clock.advance(5)
+            installation.platform.monitor.look()
+
+    def test_an_outage_counts_against_availability_once(self, installation: Installation) -> None:
+        self.before(installation)
+        self.down(installation, 120)
+        down = installation.platform.alerts.listed(TENANT)[0]
+        assert (down["kind"], down["severity"]) == ("endpoint_down", "emergency")
+        installation.beat()
+        send(installation, 100)  # it is up again
+        found = shown(installation)
+        availability, latency = found["availability"], found["latency"]
+        assert availability["outage_s"] == pytest.approx(120, abs=6)
+        assert (availability["requests"], availability["bad"], availability["missed"]) == (1_300, 200, 200)
+        assert availability["budget_left"] == pytest.approx(1 - (200 / 1_300) / 0.01)
+        assert (latency["requests"], latency["bad"], latency["missed"]) == (1_100, 0, 0)
+        # Looking again, another process and time count nothing twice.
+        installation.clock.advance(3_600)
+        installation.beat()
+        installation.platform.monitor.look()
+        again = shown(installation)["availability"]
+        assert (again["requests"], again["missed"], again["outage_s"]) == (
+            1_300,
+            200,
+            availability["outage_s"],
+        )
+
+    def test_it_pages_once(self, installation: Installation) -> None:
+        self.before(installation)
+        self.down(installation, 600)
+        installation.beat()
+        send(installation, 100)
+        found = {alert["kind"] for alert in installation.platform.alerts.listed(TENANT)}
+        assert found == {"endpoint_down"}
+        assert {pair["long"] for pair in shown(installation)["availability"]["burn"]} == {0.0}
+
+    def test_what_was_answered_or_failed_in_it_is_not_counted_again(self, installation: Installation) -> None:
+        """Only the heartbeat was lost: records of those minutes come late."""
+        self.before(installation)
+        then = installation.clock.time_ns()
+        self.down(installation, 120)
+        for minute in range(2):
+            send(installation, 60, at=then + minute * 60 * SECOND)
+            send(installation, 30, at=then + minute * 60 * SECOND, status=Status.FAILED)
+        availability = shown(installation)["availability"]
+        assert availability["missed"] == 200 - 2 * 90
+        assert (availability["requests"], availability["bad"]) == (1_200, 60 + 20)
+
+    def test_without_traffic_nobody_missed_anything(self, installation: Installation) -> None:
+        self.down(installation, 60)
+        availability = shown(installation)["availability"]
+        assert (availability["requests"], availability["missed"], availability["budget_left"]) == (0, 0, 1.0)
+        assert availability["outage_s"] > 50
+
+    def test_what_lies_before_the_window_is_forgiven(self, installation: Installation) -> None:
+        self.before(installation)
+        self.down(installation, 120)
+        installation.clock.advance(30 * 86_400 - 60)
+        assert shown(installation)["availability"]["missed"] < 120
+        installation.clock.advance(60)
+        assert shown(installation)["availability"]["missed"] == 0

@@ -39,12 +39,13 @@ def seconds() -> Sample:
 def notice(*, resolved: bool = False) -> Notice:
     return Notice(
         at_ns=AT_NS,
+        incident="c0ffee",
         tenant="default",
         endpoint="churn",
-        alert=17,
         kind="performance",
         severity="critical",
-        version=3,
+        title=f"[{'RESOLVED' if resolved else 'CRITICAL'}] churn v3: performance",
+        text="AUC fell to 0.61. Look with: predis monitor churn",
         resolved=resolved,
     )
 

@@ -10,7 +10,7 @@ from predis.metrics import Metrics
 from predis.monitoring.exporters import Batch, Courier, Exporter
 from predis.monitoring.exporters import courier as module
 from tests.installation import wait_for
-from tests.monitoring.exporters.given import batch, counter, notice
+from tests.monitoring.exporters.given import batch, counter
 
 
 class Backend(Exporter[Batch]):
@@ -99,20 +99,6 @@ def test_a_slow_backend_delays_nobody_and_the_oldest_goes_first(metrics: Metrics
     sender.close()
     assert [id(one) for one in backend.taken[1:]] == [id(one) for one in given[3:]]
     assert counts(metrics) == (3, 3, 0)
-
-
-def test_alerts_are_dropped_last(metrics: Metrics) -> None:
-    backend = Backend()
-    backend.open.clear()
-    sender = courier(backend, metrics, room=2)
-    alert = batch(notices=(notice(),))
-    sender.put(alert)
-    for _ in range(10):
-        sender.put(batch())
-    backend.open.set()
-    sender.close()
-    assert backend.taken[0] is alert
-    assert len(backend.taken) == 2
 
 
 @pytest.mark.parametrize("fault", [InvalidInput("no such metric"), RuntimeError("a bug")])

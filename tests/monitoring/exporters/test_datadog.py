@@ -44,8 +44,8 @@ def test_events_and_checks(receiver: Receiver) -> None:
     datadog(receiver).send(batch(notices=(notice(), notice(resolved=True)), health=health))
     raised, resolved = map(json.loads, receiver.bodies("/api/v1/events"))
     assert (raised["alert_type"], resolved["alert_type"]) == ("error", "success")
-    assert raised["aggregation_key"] == resolved["aggregation_key"] == "predis-alert-17"
-    assert (raised["title"], raised["date_happened"]) == ("Critical: performance of churn", AT_S)
+    assert raised["aggregation_key"] == resolved["aggregation_key"] == "predis-c0ffee"
+    assert (raised["title"], raised["date_happened"]) == (notice().title, AT_S)
     (checks,) = map(json.loads, receiver.bodies("/api/v1/check_run"))
     assert [(check["check"], check["status"]) for check in checks] == [
         ("predis.endpoint", 2),

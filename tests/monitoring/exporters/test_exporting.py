@@ -8,7 +8,6 @@ import pytest
 
 from predis.clock import ManualClock
 from predis.errors import InvalidSetting, Unavailable
-from predis.events import AlertRaised, AlertResolved, Bus
 from predis.metrics import Metrics
 from predis.monitoring.exporters import Exporting, Health
 from predis.monitoring.exporters.exporting import EXPORTERS, exporters_of, health_of, sign_of_life
@@ -28,11 +27,11 @@ def settings(home: Path, agent: socket.socket, **more: object) -> Settings:
     return Settings(home=home, exporters="dogstatsd", statsd_address=address, **more)  # type: ignore[arg-type]
 
 
-def test_metrics_alerts_and_health_arrive(tmp_path: Path, agent: socket.socket, clock: ManualClock) -> None:
+def test_metrics_and_health_arrive(tmp_path: Path, agent: socket.socket, clock: ManualClock) -> None:
     given = settings(tmp_path, agent, export_metrics="predis_rows_total", export_tags="environment=prod")
-    metrics, bus = Metrics(given.metrics_folder, "control"), Bus()
+    metrics = Metrics(given.metrics_folder, "control")
     exporting = Exporting(
-        given, metrics=metrics, bus=bus, clock=clock, health=lambda: [Health("default", "churn", "critical")]
+        given, metrics=metrics, clock=clock, health=lambda: [Health("default", "churn", "critical")]
     )
     assert exporting.active
     exporting.look()
@@ -40,20 +39,10 @@ def test_metrics_alerts_and_health_arrive(tmp_path: Path, agent: socket.socket, 
     metrics.counter("predis_rows_total", tenant="default", endpoint="churn", version="3").add(5)
     exporting.look()
     assert agent.recv(65_536).startswith(b"predis_rows_total:5|c|#environment:prod,tenant:default")
-    bus.publish(
-        AlertRaised(
-            tenant="default", at_ns=1, alert=7, endpoint="churn", version=3, kind="drift", severity="warning"
-        )
-    )
-    assert b":Warning: drift of churn|" in agent.recv(65_536)
-    bus.publish(AlertResolved(tenant="default", at_ns=2, alert=7, endpoint="churn"))
-    assert b":Resolved: drift of churn|" in agent.recv(65_536)
-    bus.publish(AlertResolved(tenant="default", at_ns=2, alert=6, endpoint="churn"))
-    assert b":Resolved: alert of churn|" in agent.recv(65_536)
     metrics.counter("predis_rows_total", tenant="default", endpoint="churn", version="3").add(2)
     exporting.close()  # with what was added last
     assert agent.recv(65_536).startswith(b"predis_rows_total:2|c|")
-    assert metrics.counter("predis_export_batches_total", exporter="dogstatsd").value == 6
+    assert metrics.counter("predis_export_batches_total", exporter="dogstatsd").value == 3
     metrics.close()
 
 
@@ -66,7 +55,7 @@ def test_numbers_are_sent_where_the_database_is_gone(
     given = settings(tmp_path, agent, export_metrics="predis_alerts_open")
     metrics = Metrics(given.metrics_folder, "control")
     metrics.gauge("predis_alerts_open", severity="critical").set(1)
-    exporting = Exporting(given, metrics=metrics, bus=Bus(), clock=clock, health=gone)
+    exporting = Exporting(given, metrics=metrics, clock=clock, health=gone)
     with pytest.raises(Unavailable):
         exporting.look()
     assert agent.recv(65_536) == b"predis_alerts_open:1|g|#severity:critical"
@@ -75,7 +64,7 @@ def test_numbers_are_sent_where_the_database_is_gone(
 
 
 def test_without_exporters_nothing_happens(tmp_path: Path, clock: ManualClock) -> None:
-    exporting = Exporting(Settings(home=tmp_path), bus=Bus(), clock=clock, health=list)
+    exporting = Exporting(Settings(home=tmp_path), clock=clock, health=list)
     assert not exporting.active
     exporting.close()
 

@@ -74,7 +74,7 @@ def test_alerts_are_log_records(receiver: Receiver) -> None:
     raised, resolved = ExportLogsServiceRequest.FromString(body).resource_logs[0].scope_logs[0].log_records
     assert (raised.severity_number, raised.severity_text) == (17, "CRITICAL")
     assert (resolved.severity_number, resolved.severity_text) == (9, "RESOLVED")
-    assert raised.body.string_value.startswith("Critical: performance of churn. Alert 17")
+    assert raised.body.string_value.startswith("[CRITICAL] churn v3: performance. AUC fell")
 
 
 def test_large_batches_are_divided(receiver: Receiver) -> None:

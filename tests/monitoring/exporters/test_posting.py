@@ -23,7 +23,7 @@ def test_it_posts(receiver: Receiver) -> None:
 
 @pytest.mark.parametrize(
     ("status", "expected"),
-    [(400, InvalidInput), (403, InvalidInput), (307, InvalidInput), (429, Unavailable), (503, Unavailable)],
+    [(400, InvalidInput), (403, Unavailable), (307, Unavailable), (429, Unavailable), (503, Unavailable)],
 )
 def test_verdicts(receiver: Receiver, status: int, expected: type[Exception]) -> None:
     receiver.replies = [(status, b"because")]

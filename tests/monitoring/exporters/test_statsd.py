@@ -75,14 +75,14 @@ def test_alerts_are_events() -> None:
     assert raised.startswith(
         f"_e{{{len(notice().title)},{len(notice().text)}}}:{notice().title}|{notice().text}|"
     )
-    assert f"d:{AT_NS // 1_000_000_000}|k:predis-alert-17|s:predis|t:error|#tenant:default" in raised
+    assert f"d:{AT_NS // 1_000_000_000}|k:predis-c0ffee|s:predis|t:error|#tenant:default" in raised
     assert "|t:success|" in resolved
 
 
 def test_lengths_of_events_are_bytes_and_text_is_one_line() -> None:
-    odd = replace(notice(), endpoint="zürich|\n")
+    odd = replace(notice(), endpoint="zürich|\n", title="[CRITICAL] zürich|\n")
     (line,) = lines(DogStatsD("udp://127.0.0.1:8125"), batch(notices=(odd,)))
-    title = "Critical: performance of zürich/\\n"
+    title = "[CRITICAL] zürich/\\n"
     assert line.startswith(f"_e{{{len(title.encode())},")
     assert f":{title}|" in line
     assert "endpoint:zürich__" in line

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -133,6 +135,20 @@ def test_quality_compares_on_the_labelled_rows() -> None:
     assert found["baseline"]["auc"] == pytest.approx(1 - found["candidate"]["auc"])
     assert found["difference"]["low"] < found["difference"]["auc"] < found["difference"]["high"] < 0
     assert quality(good * 5, good, labels=labels, ages_s=labels)["baseline"]["brier"] is None
+
+
+@pytest.mark.parametrize("task", ["regression", "multiclass"])
+def test_quality_of_numbers_and_of_more_classes(task: Any) -> None:
+    labels = RNG.integers(0, 4, 1_000).astype(float)
+    right = labels + (RNG.normal(size=1_000) * 0.1 if task == "regression" else 0.9)
+    wrong = np.where(RNG.uniform(size=1_000) < 0.5, right, right + 1.0)
+    found = quality(wrong, right, labels=labels, ages_s=np.full(1_000, 60.0), task=task)
+    measure = {"regression": "mae", "multiclass": "accuracy"}[task]
+    apart = found["difference"]
+    assert apart["measure"] == measure
+    assert apart["low"] < apart[measure] < apart["high"]
+    assert (apart["high"] < 0) == (task == "regression")  # a smaller error, or a larger accuracy
+    assert apart[measure] == pytest.approx(found["candidate"][measure] - found["baseline"][measure])
 
 
 def expected(**other: object) -> estimates.Expected:

@@ -80,6 +80,11 @@ def test_it_runs_in_the_background_to_a_report(installed: toys.Installation, hel
     assert found.asked["baseline"] == 1
     listed = installed.platform.backtests.listed(toys.TENANT, endpoint=toys.ENDPOINT)
     assert [each.id for each in listed] == [row.id]
+    (noted,) = [
+        each for each in installed.platform.audit.entries(toys.TENANT) if each["action"] == "backtest.start"
+    ]
+    assert noted["target"] == toys.ENDPOINT
+    assert noted["detail"] == {"backtest": row.id, "candidate": 2, "baseline": 1}
 
 
 def test_one_at_a_time_on_an_endpoint(installed: toys.Installation, held: Held) -> None:
@@ -115,7 +120,7 @@ def test_what_a_dead_control_left_is_told_and_makes_room(
         "tenant": toys.TENANT, "endpoint": toys.ENDPOINT, "candidate": 2, "state": "running", "progress": 0.4, "asked": {}, "report": None,
         "error": "", "created_at": now, "seen_at": now, "ended_at": None, "created_by": "test",
     }  # fmt: skip
-    number = store.add(row, alive_since=0)
+    number = store.add(row, alive_since=0, noted=lambda _connection, _number: None)
     assert installed.platform.backtests.get(toys.TENANT, number).state == "running"
     clock.advance(3_600)
     found = installed.platform.backtests.get(toys.TENANT, number)

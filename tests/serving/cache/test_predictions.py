@@ -74,7 +74,7 @@ def test_expire_reaches_every_one(clock: ManualClock) -> None:
 def test_valkey_without_a_url_is_said_and_done_without(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert PredictionCache().of("t", "e", config=CacheConfig("valkey"), asker=Recorder()) is None
-    assert "cache_url" in caplog.text
+    assert "valkey_url" in caplog.text
 
 
 def test_closing_without_a_connection_is_nothing() -> None:

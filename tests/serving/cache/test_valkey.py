@@ -567,7 +567,7 @@ class TestClosing:
     "url", ["127.0.0.1:6379", "http://127.0.0.1", "redis://127.0.0.1:port", "valkey://x:secret@y"]
 )
 def test_a_url_that_cannot_be_one(url: str) -> None:
-    with pytest.raises(InvalidSetting, match="cache_url") as raised:
+    with pytest.raises(InvalidSetting, match="valkey_url") as raised:
         Valkey(url)
     assert "secret" not in str(raised.value)
 

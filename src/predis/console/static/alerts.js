@@ -2,16 +2,17 @@
 
 import { h } from "./dom.js";
 import { count, moment, parse, plural, sentence, when } from "./format.js";
+import { to } from "./place.js";
 import { command, icon, words } from "./ui.js";
 
 const SEVERITIES = ["info", "warning", "critical", "emergency"];
-const TONE = { info: "info", warning: "warn", critical: "bad", emergency: "bad" };
+export const TONE = { info: "info", warning: "warn", critical: "bad", emergency: "bad" };
 const SHOWN = 6;
 const PAST = 20;
 
 // A severity not known here counts as a warning: better too loud than unseen.
-const severity = (alert) => (SEVERITIES.includes(alert.severity) ? alert.severity : "warning");
-const rank = (alert) => SEVERITIES.indexOf(severity(alert));
+export const severity = (alert) => (SEVERITIES.includes(alert.severity) ? alert.severity : "warning");
+export const rank = (alert) => SEVERITIES.indexOf(severity(alert));
 
 export function alertPart(data, view) {
   const alerts = data.alerts ?? [];
@@ -22,6 +23,7 @@ export function alertPart(data, view) {
   return h("section", { class: "alerts", "aria-label": "Alerts" },
     h("p", { class: `verdict ${worst}`, role: "status" }, icon(worst, 20), h("strong", null, text)),
     open.length > 0 && h("ul", { class: "alert-list" }, (all ? open : open.slice(0, SHOWN)).map((alert) => openAlert(alert, data.at, view))),
+    (open.length > 0 || past.length > 0) && h("a", { class: "more", href: to.alerts() }, "Acknowledge, silence, see who was told"),
     open.length > SHOWN && h("button", { type: "button", onclick: () => view.set("all alerts", !all) },
       all ? "Show fewer" : `Show ${open.length - SHOWN} more`),
     past.length > 0 && h("details", { class: "past" },
@@ -60,7 +62,7 @@ function well(data) {
   return `No open alert. ${plural(endpoints, "endpoint")}, ${plural(workers, "worker")} answering.`;
 }
 
-const subject = (alert) => [alert.endpoint, alert.version === null || alert.version === undefined ? null : `v${alert.version}`].filter(Boolean).join(" ");
+export const subject = (alert) => [alert.endpoint, alert.version === null || alert.version === undefined ? null : `v${alert.version}`].filter(Boolean).join(" ");
 
 function openAlert(alert, now, view) {
   return h("li", { key: String(alert.id), class: `alert ${severity(alert)}` },

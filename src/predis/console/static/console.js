@@ -1,6 +1,7 @@
 // The console: the page that the address names, drawn anew from each answer. What the reader chose (the view) is kept beside the data.
 
 import { alertPart } from "./alerts.js";
+import { cachePage, cacheWants } from "./cache.js";
 import { Client } from "./client.js";
 import { deployDialog, deployWants } from "./deploy.js";
 import { asked, close } from "./dialog.js";
@@ -8,11 +9,14 @@ import { draw, h } from "./dom.js";
 import { endpointPart } from "./endpoint.js";
 import { parse } from "./format.js";
 import { freezeDialog, unfreezeDialog } from "./freezes.js";
+import { acknowledgeDialog, alertsPage, alertsWants } from "./incidents.js";
 import { modelPage, modelsPage, modelsWants, modelWants } from "./models.js";
 import { place } from "./place.js";
+import { tryRouteDialog } from "./receivers.js";
 import { rolloutPage, rolloutWants } from "./rollout.js";
 import { rolloutPanel, rolloutsPage, rolloutsWants } from "./rollouts.js";
 import { retrainingPanel } from "./runs.js";
+import { silenceDialog, unsilenceDialog } from "./silences.js";
 import { banner, contents, footer, header, keyForm, title } from "./system.js";
 import { command, empty, guarded } from "./ui.js";
 import { wishDialog } from "./wishes.js";
@@ -73,12 +77,18 @@ class View {
 // What each page asks for beside the overview, and how it is drawn.
 const PAGES = {
   overview: { wants: () => ({}), draw: (_place, data) => overview(data) },
+  alerts: { wants: alertsWants, draw: (_place, data, answers) => alertsPage(data, answers, view) },
   rollouts: { wants: rolloutsWants, draw: (_place, data, answers) => rolloutsPage(data, answers, view) },
   rollout: { wants: rolloutWants, draw: (_place, data, answers) => rolloutPage(data, answers, view) },
   models: { wants: modelsWants, draw: (_place, data, answers) => modelsPage(data, answers, view) },
   model: { wants: modelWants, draw: (where, data, answers) => modelPage(where, data, answers, view) },
+  cache: { wants: cacheWants, draw: (_place, data, answers) => cachePage(data, answers, view) },
 };
 const DIALOGS = {
+  acknowledge: { draw: () => acknowledgeDialog(view, client) },
+  silence: { draw: () => silenceDialog(view, client) },
+  unsilence: { draw: () => unsilenceDialog(view, client) },
+  tryroute: { draw: () => tryRouteDialog(view, client) },
   wish: { draw: () => wishDialog(view, client) },
   freeze: { draw: (data) => freezeDialog(view, client, data) },
   unfreeze: { draw: () => unfreezeDialog(view, client) },

@@ -52,7 +52,7 @@ const head = () => h("div", { class: "drift-row head", role: "row" },
 function row(feature) {
   return h("div", { class: "drift-row", role: "row", key: feature.feature },
     h("span", { role: "rowheader", class: "feature", title: `${feature.feature}, ${words(feature.kind)}` },
-      feature.kind === "score" ? h("em", null, "score of the model") : feature.feature),
+      feature.kind === "score" ? h("em", null, "model's score") : feature.feature),
     h("span", { role: "cell", class: "drift-cell" }, driftBar(feature)),
     h("span", { role: "cell", class: "number", title: `PSI ${exact(feature.psi)}, threshold ${exact(feature.threshold)}` }, small(feature.psi)),
     h("span", { role: "cell", class: "history" }, sparkline({ history: feature.history ?? [], threshold: feature.threshold })),

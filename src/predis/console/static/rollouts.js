@@ -83,7 +83,7 @@ const table = (shown, now) => h("div", { class: "scroll", tabindex: 0, role: "re
 
 const row = (rollout, now) => h("tr", { key: String(rollout.id) },
   h("th", { scope: "row" }, open(rollout, String(rollout.id))),
-  h("td", null, rollout.endpoint, rollout.where && h("div", { class: "note" }, h("code", null, rollout.where))),
+  h("td", { class: "name" }, rollout.endpoint, rollout.where && h("div", { class: "note" }, h("code", null, rollout.where))),
   h("td", { class: "tight" }, change(rollout.baseline, rollout.candidate)),
   h("td", null, pill(tone(rollout.state), words(rollout.state)), asksFor(rollout)),
   h("td", { class: "tight" }, rollout.strategy),

@@ -1,11 +1,16 @@
-"""The book of routes: whom a tenant's alerts are told to. Kept in the database; added and removed by administrators only."""
+"""The book of routes: whom a tenant's alerts are told to. Kept in the database.
+
+Administrators add and remove routes. Others are declared, by ``predis.toml`` or by the setting ``exporters``: when control starts, the
+book is made to say what they say, and until then nobody changes those but they.
+"""
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -19,6 +24,13 @@ from predis.monitoring.alerting.severity import Severity
 from predis.monitoring.alerting.store import FAILED, FOLDED, SENT, WAITING, AlertingStore, Row
 from predis.state.engine import Database
 
+log = logging.getLogger(__name__)
+
+# What may declare routes, and where a route of it is changed.
+ORIGINS: Mapping[str, str] = {
+    "predis.toml": "change [alerts.routes] there, and start control again",
+    "exporters": "change the setting exporters, and start control again",
+}
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _LONGEST_WAIT_S = 7 * 86_400
 
@@ -61,6 +73,10 @@ class AlertRoute:
             raise InvalidInput(f"route {self.name!r}: per_hour is 1 to 100000")
 
 
+# A route that nobody added, and of which tenant.
+Declared = tuple[str, AlertRoute]
+
+
 class RouteBook:
     """The routes of all tenants."""
 
@@ -78,10 +94,7 @@ class RouteBook:
             AlreadyExists
         """
         route.check()
-        now = self._clock.time_ns()
-        row = {
-            **asdict(route), "kinds": list(route.kinds), "tenant": tenant, "created_at": now, "created_by": actor,
-        }  # fmt: skip
+        row = self._row(tenant, route, actor=actor)
         with self._database.write() as connection:
             if not self._store.add_route(connection, row):
                 raise AlreadyExists(f"there is a route {route.name!r} already; remove it first")
@@ -93,13 +106,45 @@ class RouteBook:
 
         Raises:
             NotFound
+            InvalidInput: it is declared; whoever declares it would only bring it back.
         """
         row = self._get(tenant, name)
+        if row["origin"]:
+            raise InvalidInput(
+                f"route {name!r} is declared by {row['origin']}: {ORIGINS.get(row['origin'], 'remove it there')}"
+            )
         with self._database.write() as connection:
             self._store.remove_route(connection, tenant, name=name)
             self._note(connection, tenant, actor=actor, action="alert_route.remove", row=row)
 
-    def test(self, tenant: str, name: str) -> dict[str, Any]:
+    def declare(self, routes: Sequence[Declared], *, origin: str) -> None:
+        """Make the routes of an origin those given: add, change, remove. What is unchanged goes on, with what it is still to be told.
+
+        A name that somebody has given to a route of their own stays theirs; that is logged.
+        """
+        with self._database.write() as connection:
+            before = {
+                (row["tenant"], row["name"]): row for row in self._store.routes_from(connection, origin)
+            }
+            for tenant, route in routes:
+                row = self._row(tenant, route, actor=origin, origin=origin)
+                old = before.pop((tenant, route.name), None)
+                if old is not None and all(old[name] == row[name] for name in row if name != "created_at"):
+                    continue
+                if old is not None:
+                    self._store.change_route(connection, row)
+                elif not self._store.add_route(connection, row):
+                    log.warning(
+                        "route %s of %s is not used: somebody added one of that name; remove that with "
+                        "`predis alerts route remove %s` and start control again", route.name, origin, route.name,
+                    )  # fmt: skip
+                    continue
+                self._note(connection, tenant, actor=origin, action="alert_route.add", row=row)
+            for (tenant, name), row in before.items():
+                self._store.remove_route(connection, tenant, name=name)
+                self._note(connection, tenant, actor=origin, action="alert_route.remove", row=row)
+
+    def test(self, tenant: str, name: str, *, actor: str) -> dict[str, Any]:
         """Send a test notice now, once, past the outbox: whether it was taken, and what went wrong.
 
         Raises:
@@ -108,11 +153,15 @@ class RouteBook:
         route = self._get(tenant, name)
         key = uuid.uuid4().hex
         notice = test_notice(name, tenant=tenant, key=key, at=self._clock.time_ns())
+        with self._database.write() as connection:
+            self._note(connection, tenant, actor=actor, action="alert_route.test", row=route)
         problem = self._deliverer.attempt(route, notice=notice, key=key)
         return {"route": name, "sent": problem is None, "error": str(problem) if problem else ""}
 
     def listed(self, tenant: str) -> list[dict[str, Any]]:
-        """With how many notices each was sent, and how many wait; by name. Of secrets only where they are found."""
+        """With how many notices each was sent, and how many wait; by name. Of secrets only where they are found. ``origin``: what
+        declares it; empty of one that somebody added.
+        """
         with self._database.read() as connection:
             rows = self._store.routes(connection, tenant)
         counts = self._store.counts(tenant)
@@ -124,6 +173,12 @@ class RouteBook:
             newest = self._store.deliveries(tenant, route=row["name"])
             row["error"] = next((each["error"] for each in newest if each["error"]), "")
         return shown
+
+    def _row(self, tenant: str, route: AlertRoute, *, actor: str, origin: str = "") -> Row:
+        return {
+            **asdict(route), "kinds": list(route.kinds), "tenant": tenant, "created_at": self._clock.time_ns(), "created_by": actor,
+            "origin": origin,
+        }  # fmt: skip
 
     def _get(self, tenant: str, name: str) -> Row:
         with self._database.read() as connection:

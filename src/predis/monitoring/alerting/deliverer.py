@@ -2,7 +2,8 @@
 
 A delivery is claimed before it is sent: its ``due_at`` moves ahead by a lease. If this process dies between sending and noting so, the
 lease runs out and it is sent again with the same key, from which the receiver knows it. What fails is tried again after a pause that
-doubles, with jitter so that many do not come at once, for up to a day. Each route has a thread of its own while it has something to
+doubles, with jitter so that many do not come at once, for up to a day and at least twenty times, so that a clock that jumps ahead
+ends nothing; what after a jump back seems due in hours is due now. Each route has a thread of its own while it has something to
 send: a receiver that is down holds up nobody else. Of one incident a route gets the older notice first, or not the newer.
 """
 
@@ -11,13 +12,14 @@ from __future__ import annotations
 import logging
 import random
 import threading
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from predis.clock import NANOSECONDS, Clock
 from predis.errors import PredisError
 from predis.metrics import NOTHING, Metrics
-from predis.monitoring.alerting.channels import CHANNELS, Envelope
+from predis.monitoring.alerting.channels import CHANNELS, Channel, Envelope
 from predis.monitoring.alerting.channels.wire import NotSent
 from predis.monitoring.alerting.secrets import Secrets
 from predis.monitoring.alerting.store import FAILED, SENT, AlertingStore, Row
@@ -28,6 +30,9 @@ log = logging.getLogger(__name__)
 
 LEASE_S = 60.0
 GIVE_UP_S = 24 * 3_600.0
+_FEWEST_ATTEMPTS = 20
+# Nothing is put off for longer: not by a pause, a lease, or what a receiver asks for.
+_FARTHEST_S = 2 * 3_600.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 600.0
 _DUE_AT_ONCE = 1_000
 _ROUTES_AT_ONCE = 64
@@ -47,11 +52,18 @@ class Deliverer:
     """Sends what is due. ``look`` starts what has to be done and does not wait for it."""
 
     def __init__(
-        self, database: Database, secrets: Secrets, *, clock: Clock, metrics: Metrics = NOTHING
+        self,
+        database: Database,
+        secrets: Secrets,
+        *,
+        clock: Clock,
+        metrics: Metrics = NOTHING,
+        channels: Mapping[str, Channel] = CHANNELS,
     ) -> None:
         self._database = database
         self._store = AlertingStore(database)
         self._secrets = secrets
+        self._channels = channels
         self._clock = clock
         self._metrics = metrics
         self._waiting = metrics.gauge("predis_alert_deliveries_waiting")
@@ -82,7 +94,9 @@ class Deliverer:
 
     def _due(self) -> dict[tuple[str, str], list[Row]]:
         with self._database.read() as connection:
-            rows = self._store.due(connection, now=self._clock.time_ns(), limit=_DUE_AT_ONCE)
+            now = self._clock.time_ns()
+            farthest = now + round(_FARTHEST_S * NANOSECONDS)
+            rows = self._store.due(connection, now=now, farthest=farthest, limit=_DUE_AT_ONCE)
         found: dict[tuple[str, str], list[Row]] = {}
         for row in rows:
             found.setdefault((row["tenant"], row["route"]), []).append(row)
@@ -122,7 +136,7 @@ class Deliverer:
             return self._secrets.read(config.get(field, ""), tenant=route["tenant"])
 
         try:
-            CHANNELS[route["channel"]].send(Envelope(notice, key, config, secret, self._clock))
+            self._channels[route["channel"]].send(Envelope(notice, key, config, secret, self._clock))
         except NotSent as error:
             return error
         except PredisError as error:  # of secrets, which may be put right
@@ -144,7 +158,8 @@ class Deliverer:
         wait_s = max(pause_s(row["attempts"] + 1, chance=random.random()), problem.retry_after_s)
         due_at = now + round(wait_s * NANOSECONDS)
         error = redact(str(problem))
-        if problem.hopeless or due_at - row["created_at"] > GIVE_UP_S * NANOSECONDS:
+        late = due_at - row["created_at"] > GIVE_UP_S * NANOSECONDS
+        if problem.hopeless or (late and row["attempts"] + 1 >= _FEWEST_ATTEMPTS):
             self._count(route, "failed")
             log.error("route %s: gave up on %r: %s", row["route"], row["notice"]["title"], error)
             return {"state": FAILED, "error": error, "ended_at": now}

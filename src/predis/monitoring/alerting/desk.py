@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from predis.clock import NANOSECONDS, Clock
 from predis.metrics import NOTHING, Metrics
-from predis.monitoring.alerting.book import RouteBook
+from predis.monitoring.alerting.book import Declared, RouteBook
+from predis.monitoring.alerting.channels import CHANNELS, Channel
 from predis.monitoring.alerting.deliverer import Deliverer
 from predis.monitoring.alerting.outbox import Outbox
 from predis.monitoring.alerting.secrets import Secrets
@@ -23,22 +25,36 @@ class Desk:
 
     Args:
         secrets: folder of the files that hold secrets of routes.
+        declared: routes that nobody added, by what declares them. The first look makes the book say the same.
+        channels: channels beside those that people may use.
     """
 
     def __init__(
-        self, database: Database, secrets: Path, *, clock: Clock, metrics: Metrics = NOTHING
+        self,
+        database: Database,
+        secrets: Path,
+        *,
+        clock: Clock,
+        metrics: Metrics = NOTHING,
+        declared: Mapping[str, Sequence[Declared]] | None = None,
+        channels: Mapping[str, Channel] | None = None,
     ) -> None:
         self._database = database
         self._store = AlertingStore(database)
         self._clock = clock
         self._looked = float("-inf")
+        self._declared = dict(declared or {})
         self.outbox = Outbox(database, clock=clock)
-        self.deliverer = Deliverer(database, Secrets(secrets), clock=clock, metrics=metrics)
+        known = {**CHANNELS, **(channels or {})}
+        self.deliverer = Deliverer(database, Secrets(secrets), clock=clock, metrics=metrics, channels=known)
         self.book = RouteBook(database, self.deliverer, clock=clock)
         self.silences = Silences(database, clock=clock)
 
     def look(self) -> None:
         """Write what time made due, which may wait a second; start to send what waits, which may not."""
+        for origin in list(self._declared):
+            self.book.declare(self._declared[origin], origin=origin)
+            del self._declared[origin]
         now = self._clock.monotonic_s()
         if now - self._looked >= OUTBOX_S:
             self._looked = now

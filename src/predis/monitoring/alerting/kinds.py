@@ -22,6 +22,10 @@ KINDS: Mapping[str, Kind] = {
         "a version's quality on matured labels fell below its reference",
         "what drifted, which segment lost most, and whether a retraining has begun (predis retrain --list)",
     ),
+    "loss": Kind(
+        "the loss of a version's newest labels rose at once",
+        "whether one bad day explains it (weather, an outage elsewhere), and the next performance window, which tells for certain",
+    ),
     "drift": Kind(
         "inputs of a version moved away from its reference profile",
         "the named inputs at their source: a unit, a default or a broken feed is more frequent than a changed world",

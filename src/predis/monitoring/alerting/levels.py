@@ -2,11 +2,18 @@
 
 Slots of traffic are kept for an hour; objectives look at weeks. So minutes are rolled up from slots, again and again until a slot that
 came late is in as well: counts only grow, so a minute is written anew exactly when the slots know more of it than it does.
+
+An outage answers nothing, so nothing of it is among the requests. Availability's budget must lose it all the same, once: ``missed``
+are the requests that would have come, at the rate of the hour before the outage, less those that were answered in it after all (where
+only the heartbeat was lost). They are reckoned from the alerts of the kind ``endpoint_down``, each time anew, so a restart or a late
+record counts nothing twice. Burn rates, and the alerts on them, leave them out: the outage is an emergency of its own already, and
+nobody is to be paged twice for one thing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from predis.clock import NANOSECONDS, Clock
@@ -18,7 +25,17 @@ from predis.stats import latency
 
 MINUTE = 60 * NANOSECONDS
 ROLL_S = 2.0
+_HOUR = 60 * MINUTE
 ObjectivesOf = Callable[[str, str], Sequence[Objective]]
+
+
+@dataclass(frozen=True)
+class Outage:
+    """Nobody served an endpoint from ``began`` to ``ended``, in nanoseconds. ``missed``: requests that would have come."""
+
+    began: int
+    ended: int
+    missed: int
 
 
 class ServiceLevels:
@@ -75,10 +92,28 @@ class ServiceLevels:
             for objective in self._objectives(tenant, endpoint)
         ]
 
+    def outages(self, tenant: str, endpoint: str, *, window_s: float) -> list[Outage]:
+        """When no worker served an endpoint in the newest seconds, oldest first."""
+        since = self._clock.time_ns() - round(window_s * NANOSECONDS)
+        found = []
+        for row in self._store.times_of(tenant, endpoint, kind="endpoint_down", since=since):
+            silent = round(row["evidence"].get("silent_s", 0.0) * NANOSECONDS)
+            began, ended = min(row["opened_at"], row["seen_at"] - silent), row["seen_at"]
+            before, oldest = self._store.asked_between(tenant, endpoint, since=began - _HOUR, until=began)
+            answered, _ = self._store.asked_between(tenant, endpoint, since=began, until=ended)
+            rate = before / max(began - oldest, MINUTE) if oldest is not None else 0.0
+            counted = max(began, since)
+            missed = max(0, round(rate * (ended - counted)) - answered)
+            found.append(Outage(counted, ended, missed))
+        return found
+
     def _show(self, tenant: str, endpoint: str, *, objective: Objective) -> dict[str, Any]:
         lengths = [length for pair in PAIRS for length in (pair.long_s, pair.short_s)]
         counts = self._counts(tenant, endpoint, windows=[objective.window_s, *lengths])
-        whole, *parts = [_tally(objective, count) for count in counts]
+        seen, *parts = [_tally(objective, count) for count in counts]
+        outages = self.outages(tenant, endpoint, window_s=objective.window_s)
+        missed = sum(outage.missed for outage in outages) if objective.limit_ms is None else 0
+        whole = seen + Tally(missed, missed)
         rates = [objective.burn(part) for part in parts]
         return {
             "objective": objective.name,
@@ -88,6 +123,8 @@ class ServiceLevels:
             "limit_ms": objective.limit_ms,
             "requests": whole.total,
             "bad": whole.bad,
+            "missed": missed,
+            "outage_s": sum(outage.ended - outage.began for outage in outages) / NANOSECONDS,
             "achieved": 1 - whole.bad / whole.total if whole.total else None,
             "budget_left": objective.left(whole),
             "burn": [

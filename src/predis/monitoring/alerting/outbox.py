@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from predis.clock import NANOSECONDS, Clock
+from predis.clock import NANOSECONDS, Clock, iso
 from predis.monitoring.alerting.notices import Notice, incident_notice, summary_notice
 from predis.monitoring.alerting.severity import Severity
 from predis.monitoring.alerting.silences import silenced
@@ -52,6 +52,17 @@ class Outbox:
         with self._database.write() as connection:
             told = sum(self.reconcile(connection, tenant, incident=incident) for tenant, incident in behind)
             return told + sum(self._sum_up(connection, each[0], route=each[1]) for each in folded)
+
+    def listed(self, tenant: str, *, limit: int) -> list[dict[str, Any]]:
+        """What routes are to be told, and were: what waits first, then the newest. ``due_at``: when it is tried next, or was."""
+        columns = ("id", "route", "incident", "event", "severity", "state", "attempts", "error")
+        moments = ("created_at", "due_at", "ended_at")
+        return [
+            {name: row[name] for name in columns}
+            | {"title": row["notice"]["title"]}
+            | {name: iso(row[name]) for name in moments}
+            for row in self._store.newest_deliveries(tenant, limit=limit)
+        ]
 
     def reconcile(self, connection: Any, tenant: str, *, incident: str) -> int:
         """Write what routes have still to be told of an incident; how many deliveries."""

@@ -20,6 +20,8 @@ from predis.state.schema import (
 Row = dict[str, Any]
 # States of a delivery. What is folded is told in a summary, not by itself.
 WAITING, SENT, FAILED, FOLDED, SUMMARISED = "waiting", "sent", "failed", "folded", "summarised"
+# Of routes that are told of the alerts of all tenants.
+EVERY_TENANT = "*"
 _MINUTE = 60 * 1_000_000_000
 _SOME = 20
 
@@ -58,21 +60,36 @@ class AlertingStore:
     # -- routes --------------------------------------------------------------------------------------------------------
 
     def routes(self, connection: sa.Connection, tenant: str) -> list[Row]:
-        return _rows(
-            connection, sa.select(alert_routes).filter_by(tenant=tenant).order_by(alert_routes.c.name)
-        )
+        """A tenant's routes and those of every tenant, as the tenant's, by name."""
+        return [
+            {**row, "tenant": tenant}
+            for row in _rows(connection, _routes_of(tenant).order_by(alert_routes.c.name))
+        ]
 
     def route(self, connection: sa.Connection, tenant: str, *, name: str) -> Row | None:
-        return _row(connection, sa.select(alert_routes).filter_by(tenant=tenant, name=name))
+        """One of ``routes``."""
+        row = _row(connection, _routes_of(tenant).filter_by(name=name))
+        return None if row is None else {**row, "tenant": tenant}
+
+    def routes_from(self, connection: sa.Connection, origin: str) -> list[Row]:
+        """Those of all tenants that one origin declares."""
+        return _rows(connection, sa.select(alert_routes).filter_by(origin=origin))
 
     def add_route(self, connection: sa.Connection, row: Row) -> bool:
         """Whether there was none of this name."""
         return bool(connection.execute(self._database.insert_new(alert_routes), row).rowcount)
 
+    def change_route(self, connection: sa.Connection, row: Row) -> None:
+        """Put a route in the place of that of its tenant and name. What it is still to be told stays."""
+        key = {name: row[name] for name in ("tenant", "name")}
+        connection.execute(alert_routes.update().filter_by(**key).values(row))
+
     def remove_route(self, connection: sa.Connection, tenant: str, *, name: str) -> bool:
         """Whether there was one. What it was still to be told is dropped with it."""
-        key = {"tenant": tenant, "route": name}
-        connection.execute(alert_deliveries.delete().filter_by(**key))
+        dropped = alert_deliveries.delete().filter_by(route=name)
+        if tenant != EVERY_TENANT:
+            dropped = dropped.filter_by(tenant=tenant)
+        connection.execute(dropped)
         return bool(connection.execute(alert_routes.delete().filter_by(tenant=tenant, name=name)).rowcount)
 
     # -- the outbox ----------------------------------------------------------------------------------------------------
@@ -101,8 +118,11 @@ class AlertingStore:
         statement = alert_deliveries.insert().values(row).returning(alert_deliveries.c.id)
         return int(connection.execute(statement).scalar_one())
 
-    def due(self, connection: sa.Connection, *, now: int, limit: int) -> list[Row]:
-        """What may be sent now: of each incident and route only the oldest that waits, so that their order stays."""
+    def due(self, connection: sa.Connection, *, now: int, farthest: int, limit: int) -> list[Row]:
+        """What may be sent now: of each incident and route only the oldest that waits, so that their order stays.
+
+        ``farthest``: beyond that nothing is put off; what is said to be is of a clock that was ahead.
+        """
         d, earlier = alert_deliveries.c, alert_deliveries.alias()
         first = (
             sa.select(sa.func.min(earlier.c.id))
@@ -116,7 +136,7 @@ class AlertingStore:
         )
         statement = (
             sa.select(alert_deliveries)
-            .where(d.state == WAITING, d.due_at <= now, d.id == first)
+            .where(d.state == WAITING, sa.or_(d.due_at <= now, d.due_at > farthest), d.id == first)
             .order_by(d.id)
             .limit(limit)
         )
@@ -171,6 +191,35 @@ class AlertingStore:
             statement = statement.filter_by(route=route).limit(_SOME)
         with self._database.read() as connection:
             return _rows(connection, statement.order_by(alert_deliveries.c.id.desc()))
+
+    def newest_deliveries(self, tenant: str, *, limit: int) -> list[Row]:
+        """What waits first, then newest first."""
+        d = alert_deliveries.c
+        waits_first = sa.case((d.state == WAITING, 0), else_=1)
+        statement = sa.select(alert_deliveries).filter_by(tenant=tenant).order_by(waits_first, d.id.desc())
+        with self._database.read() as connection:
+            return _rows(connection, statement.limit(limit))
+
+    # -- outages -------------------------------------------------------------------------------------------------------
+
+    def times_of(self, tenant: str, endpoint: str, *, kind: str, since: int) -> list[Row]:
+        """``opened_at``, ``seen_at`` and ``evidence`` of an endpoint's alerts of a kind that were seen after a moment, oldest first."""
+        columns = (alerts.c.opened_at, alerts.c.seen_at, alerts.c.evidence)
+        statement = sa.select(*columns).filter_by(tenant=tenant, endpoint=endpoint, kind=kind)
+        with self._database.read() as connection:
+            return _rows(connection, statement.where(alerts.c.seen_at > since).order_by(alerts.c.opened_at))
+
+    def asked_between(self, tenant: str, endpoint: str, *, since: int, until: int) -> tuple[int, int | None]:
+        """Requests of minutes that lie wholly between two moments, and when the oldest of these began."""
+        c = objective_minutes.c
+        statement = (
+            sa.select(sa.func.coalesce(sa.func.sum(c.requests), 0), sa.func.min(c.start))
+            .filter_by(tenant=tenant, endpoint=endpoint)
+            .where(c.start >= since, c.start + _MINUTE <= until)
+        )
+        with self._database.read() as connection:
+            requests, oldest = connection.execute(statement).one()
+        return int(requests), oldest
 
     def counts(self, tenant: str) -> dict[tuple[str, str], int]:
         """Deliveries by (route, state)."""
@@ -264,6 +313,10 @@ class AlertingStore:
 
     def forget_minutes(self, connection: sa.Connection, *, before: int) -> None:
         connection.execute(objective_minutes.delete().where(objective_minutes.c.start < before))
+
+
+def _routes_of(tenant: str) -> sa.Select[Any]:
+    return sa.select(alert_routes).where(alert_routes.c.tenant.in_((tenant, EVERY_TENANT)))
 
 
 def _rows(connection: sa.Connection, statement: Any) -> list[Row]:

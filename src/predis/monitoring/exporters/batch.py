@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from predis.errors import PredisError, Unavailable
 from predis.metrics import Metric
@@ -39,27 +39,17 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Notice:
-    """An alert was raised, or resolved. ``severity`` and ``kind`` are empty where it was resolved and nobody knows them any more."""
+    """What happened to an incident, for a backend's time line. ``incident`` is the same from its beginning to its end."""
 
     at_ns: int
+    incident: str
     tenant: str
     endpoint: str
-    alert: int
-    kind: str = ""
-    severity: str = ""
-    version: int | None = None
+    kind: str
+    severity: str
+    title: str
+    text: str
     resolved: bool = False
-
-    @property
-    def title(self) -> str:
-        if self.resolved:
-            return f"Resolved: {self.kind or 'alert'} of {self.endpoint}"
-        return f"{self.severity.capitalize()}: {self.kind} of {self.endpoint}"
-
-    @property
-    def text(self) -> str:
-        version = f" version {self.version}" if self.version is not None else ""
-        return f"Alert {self.alert} of endpoint {self.endpoint}{version}. Look at: predis alerts --endpoint {self.endpoint}"
 
     @property
     def labels(self) -> Tags:
@@ -101,6 +91,7 @@ class Exporter(ABC, Generic[Request]):
     """
 
     name: str
+    takes_notices: ClassVar[bool] = False  # of incidents
 
     def __init__(self) -> None:
         self._batch: Batch | None = None

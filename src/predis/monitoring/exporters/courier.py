@@ -1,7 +1,7 @@
 """A courier takes batches to one exporter, in a thread of its own, and keeps trying while the backend is away.
 
-What waits is bounded, in batches and in samples. Where there is no room the oldest batch is dropped and counted; one that tells of an
-alert only when nothing else is left to drop.
+What waits is bounded, in batches and in samples. Where there is no room the oldest batch is dropped and counted: numbers may be lost.
+What became of alerts may not, and takes another road (``telling``).
 """
 
 from __future__ import annotations
@@ -86,9 +86,7 @@ class Courier:
     def _make_room(self, samples: int) -> None:
         held = sum(len(waiting.samples) for waiting in self._queue)
         while self._queue and (len(self._queue) >= self._room or held + samples > ROOM_SAMPLES):
-            numbers_only = (waiting for waiting in self._queue if not waiting.notices)
-            victim = next(numbers_only, self._queue[0])
-            self._queue.remove(victim)
+            victim = self._queue.popleft()
             self._dropped.add()
             held -= len(victim.samples)
 

@@ -37,6 +37,7 @@ class Datadog(Exporter[HttpRequest]):
     """Sends to ``POST /api/v2/series``, ``/api/v1/events`` and ``/api/v1/check_run``."""
 
     name = "datadog"
+    takes_notices = True
 
     def __init__(self, url: str, *, key: str, tags: Tags = (), timeout_s: float = 5.0) -> None:
         super().__init__()
@@ -95,7 +96,7 @@ class Datadog(Exporter[HttpRequest]):
             "text": notice.text,
             "date_happened": notice.at_ns // _NS,
             "alert_type": "success" if notice.resolved else ALERT_TYPES.get(notice.severity, "info"),
-            "aggregation_key": f"predis-alert-{notice.alert}",
+            "aggregation_key": f"predis-{notice.incident}",
             "source_type_name": "predis",
             "tags": self._tagged(notice.labels),
         }

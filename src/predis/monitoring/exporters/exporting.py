@@ -1,19 +1,17 @@
-"""Control's duty: a batch every interval to every exporter that the settings name, and alerts at once."""
+"""Control's duty: a batch every interval to every exporter that the settings name."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
 from predis.clock import Clock
 from predis.errors import InvalidSetting
-from predis.events import AlertRaised, AlertResolved, Bus
 from predis.metrics import NOTHING, TABLE, Metrics
-from predis.monitoring.exporters.batch import SEVERITIES, Batch, Exporter, Health, Notice, Sample
+from predis.monitoring.exporters.batch import SEVERITIES, Batch, Exporter, Health, Sample
 from predis.monitoring.exporters.courier import Courier
 from predis.monitoring.exporters.gathering import Gathering
 from predis.monitoring.exporters.naming import words_of
@@ -30,8 +28,10 @@ EXPORTERS: Mapping[str, str] = {
 }
 
 
-def exporters_of(settings: Settings, *, environ: Mapping[str, str] | None = None) -> list[Exporter[Any]]:
-    """The exporters that the settings name.
+def exporters_of(
+    settings: Settings, *, environ: Mapping[str, str] | None = None, for_notices: bool = False
+) -> list[Exporter[Any]]:
+    """The exporters that the settings name; ``for_notices``: of these, those that take notices of incidents.
 
     Raises:
         InvalidSetting: there is no exporter of that name, or it is not told what it needs.
@@ -43,7 +43,9 @@ def exporters_of(settings: Settings, *, environ: Mapping[str, str] | None = None
         if name not in EXPORTERS:
             raise InvalidSetting(f"exporters: there is no {name!r}; there are {', '.join(EXPORTERS)}")
         module, _, cls = EXPORTERS[name].partition(":")
-        found.append(getattr(import_module(module), cls).of(settings, environ))
+        exporter = getattr(import_module(module), cls)
+        if exporter.takes_notices or not for_notices:
+            found.append(exporter.of(settings, environ))
     return found
 
 
@@ -60,7 +62,6 @@ class Exporting:
         settings: Settings,
         *,
         metrics: Metrics = NOTHING,
-        bus: Bus,
         clock: Clock,
         health: Callable[[], Iterable[Health]],
     ) -> None:
@@ -70,11 +71,7 @@ class Exporting:
         self._gathering = Gathering(
             settings.metrics_folder, clock=clock, only=words_of(settings.export_metrics)
         )
-        self._open: dict[int, Notice] = {}
         self._looked = False
-        if self._couriers:
-            bus.subscribe(AlertRaised, self._raised)
-            bus.subscribe(AlertResolved, self._resolved)
 
     @property
     def active(self) -> bool:
@@ -103,29 +100,6 @@ class Exporting:
     def _put(self, batch: Batch) -> None:
         for courier in self._couriers:
             courier.put(batch)
-
-    def _raised(self, event: AlertRaised) -> None:
-        notice = Notice(
-            at_ns=event.at_ns,
-            tenant=event.tenant,
-            endpoint=event.endpoint,
-            alert=event.alert,
-            kind=event.kind,
-            severity=event.severity,
-            version=event.version,
-        )
-        self._open[event.alert] = notice
-        self._tell(notice)
-
-    def _resolved(self, event: AlertResolved) -> None:
-        """What it was about is known only where this process saw it raised."""
-        unknown = Notice(at_ns=0, tenant=event.tenant, endpoint=event.endpoint, alert=event.alert)
-        raised = self._open.pop(event.alert, unknown)
-        self._tell(replace(raised, at_ns=event.at_ns, resolved=True))
-
-    def _tell(self, notice: Notice) -> None:
-        at = notice.at_ns
-        self._put(Batch(origin_ns=at, began_ns=at, at_ns=at, notices=(notice,)))
 
 
 def health_of(endpoints: Iterable[tuple[str, str]], open_alerts: Iterable[Mapping[str, Any]]) -> list[Health]:

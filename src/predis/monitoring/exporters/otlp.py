@@ -48,6 +48,7 @@ class Otlp(Exporter[HttpRequest]):
     """
 
     name = "otlp"
+    takes_notices = True
 
     def __init__(
         self,
@@ -151,7 +152,7 @@ class Otlp(Exporter[HttpRequest]):
                 time_unix_nano=notice.at_ns,
                 severity_number=_LEVELS["info"] if notice.resolved else _LEVELS.get(notice.severity, 9),
                 severity_text="RESOLVED" if notice.resolved else notice.severity.upper(),
-                attributes=_attributes((*notice.labels, ("alert", str(notice.alert)))),
+                attributes=_attributes((*notice.labels, ("incident", notice.incident))),
             )
             record.body.string_value = f"{notice.title}. {notice.text}"
         return bytes(message.SerializeToString())

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 from predis.errors import InvalidInput, InvalidSetting, Unavailable
 
-_LATER = {408, 425, 429}
+# Statuses with which a backend says that this very body will never be taken. Of others, such as a key that is wrong, it may be put right.
+_NEVER = frozenset((400, 405, 406, 413, 415, 422))
 _SHOWN_BYTES = 200
 
 
@@ -66,9 +67,9 @@ class Poster:
             with error:
                 said = error.read(_SHOWN_BYTES).decode("utf-8", "replace")
             message = f"{self._host} answered {error.code} to {path}: {said or error.reason}"
-            if error.code in _LATER or error.code >= 500:
-                raise Unavailable(message) from None
-            raise InvalidInput(message) from None
+            if error.code in _NEVER:
+                raise InvalidInput(message) from None
+            raise Unavailable(message) from None
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise Unavailable(f"{self._host} does not answer {path}: {reason}") from None

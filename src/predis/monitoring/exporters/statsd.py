@@ -120,6 +120,7 @@ class DogStatsD(StatsD):
     """Datadog's dialect, for its agent: tags, distributions, events for alerts and a service check for each endpoint."""
 
     name = "dogstatsd"
+    takes_notices = True
 
     def lines(self, batch: Batch) -> Iterator[str]:
         yield from super().lines(batch)
@@ -145,7 +146,7 @@ class DogStatsD(StatsD):
         kind = "success" if notice.resolved else ALERT_TYPES.get(notice.severity, "info")
         return (
             f"_e{{{len(title.encode())},{len(text.encode())}}}:{title}|{text}|d:{notice.at_ns // 1_000_000_000}"
-            f"|k:predis-alert-{notice.alert}|s:predis|t:{kind}{self._tagged(notice.labels)}"
+            f"|k:predis-{notice.incident}|s:predis|t:{kind}{self._tagged(notice.labels)}"
         )
 
     def _check(self, health: Health, *, at_s: int) -> str:

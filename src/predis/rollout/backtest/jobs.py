@@ -66,7 +66,18 @@ class Backtests:
             "asked": {**wanted, "baseline": asked.baseline.number}, "report": None, "error": "", "created_at": now, "seen_at": now,
             "ended_at": None, "created_by": actor,
         }  # fmt: skip
-        number = self._parts.store.add(row, alive_since=self._alive_since(now))
+
+        def noted(connection: Any, number: int) -> None:
+            detail = {
+                "backtest": number,
+                "candidate": asked.candidate.number,
+                "baseline": asked.baseline.number,
+            }
+            self._parts.audit.add(
+                connection, tenant, actor=actor, action="backtest.start", target=name, detail=detail
+            )
+
+        number = self._parts.store.add(row, alive_since=self._alive_since(now), noted=noted)
         thread = threading.Thread(
             target=self._run, args=(number, asked), name=f"backtest-{number}", daemon=True
         )

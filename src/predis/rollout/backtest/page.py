@@ -24,6 +24,7 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th, td { text-align: left; padding: .25rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { color: var(--soft); font-weight: 500; } .soft { color: var(--soft); }
 .plots { display: flex; flex-wrap: wrap; gap: 1rem; } figure { margin: 0; flex: 0 1 560px; } svg { width: 100%; height: auto; }
+@media (max-width: 760px) { table { display: block; overflow-x: auto; } }
 svg text { font: 11px system-ui, sans-serif; fill: var(--soft); } .axis { stroke: var(--line); }
 """
 
@@ -159,7 +160,13 @@ def _quality(found: Mapping[str, Any]) -> str:
     difference = found.get("difference")
     if difference:
         reach = f"{_number(difference['low'])} to {_number(difference['high'])}"
-        rows.append(("difference of the AUCs (DeLong, 95 %)", "", f"{difference['auc']:+.4f} ({reach})"))
+        name = difference["measure"]
+        what = (
+            "difference of the AUCs (DeLong, 95 %)"
+            if name == "auc"
+            else f"difference of {name} (paired, 95 %)"
+        )
+        rows.append((what, "", f"{difference[name]:+.4f} ({reach})"))
     return f"<p>{escape(text)}</p>" + (_table(("", "baseline", "candidate"), rows) if rows else "")
 
 

@@ -20,7 +20,7 @@ from predis.rollout.backtest.segments import Segments
 from predis.rollout.backtest.store import Counted
 from predis.rollout.plan import Plan
 from predis.state.records import Matrix
-from predis.stats import latency, score_buckets
+from predis.stats import Task, latency, score_buckets
 
 _SLOW_LEAST_S = 0.01
 
@@ -75,7 +75,7 @@ def document(
     old, new = found.baseline, found.candidate
     flips = shift.flips(old, new, threshold=asked.threshold)
     moments = shift.over_time(found.received_at, old, candidate=new, threshold=asked.threshold)
-    judged = quality(old, new, labels=found.labels, ages_s=found.ages_s)
+    judged = quality(old, new, labels=found.labels, ages_s=found.ages_s, task=_task(asked, found.labels))
     errors = {**_errors(candidate), "baseline_unscored": found.unanswered}
     gates = _gates(found, judged=judged, error_rate=errors["rate"], usual=usual)
     return {
@@ -100,6 +100,14 @@ def document(
         "quality": judged,
         "gates": gates,
     }
+
+
+def _task(asked: Asked, labels: Matrix) -> Task:
+    """What kind of models they are: as the candidate says, or else the labels."""
+    known = labels[np.isfinite(labels)]
+    binary = bool(np.isin(known, (0.0, 1.0)).all())
+    task = asked.candidate.signature.task or ("binary" if binary else "regression")
+    return "regression" if task == "binary" and not binary else task
 
 
 def _errors(candidate: Scorer) -> dict[str, Any]:
@@ -136,7 +144,7 @@ def _gates(
     slow_s = _SLOW_LEAST_S if known_latency is None else latency.quantile(known_latency, 0.99)
     one = found.speed[0] if found.speed else {}
     added_ms = one["candidate"]["p50_ms"] - one["baseline"]["p50_ms"] if "baseline" in one else 0.0
-    difference = judged.get("difference") or {}
+    difference = judged.get("difference", {}) if judged["task"] == "binary" else {}
     paired = (difference["low"], difference["high"]) if difference.get("low") is not None else None
     expected = estimates.Expected(
         failed=(failing, min(1.0, failing + error_rate)),

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from predis.access.audit import Audit
 from predis.clock import Clock
 from predis.errors import InvalidInput, ModelFailure, PredisError
 from predis.registry import Registry, Version
@@ -35,6 +36,7 @@ class Parts:
 
     registry: Registry
     store: BacktestStore
+    audit: Audit
     folder: Path
     version: Callable[..., Version | None]
     take_in: Callable[[], None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,8 +59,12 @@ class BacktestStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(self, row: dict[str, Any], *, alive_since: int) -> int:
+    def add(
+        self, row: dict[str, Any], *, alive_since: int, noted: Callable[[sa.Connection, int], None]
+    ) -> int:
         """Make a row, unless the endpoint has one that runs. One that nobody has worked on since ``alive_since`` has ended by that.
+
+        ``noted`` is called with its number, in the transaction that makes it.
 
         Raises:
             Conflict: another one runs.
@@ -82,7 +86,9 @@ class BacktestStore:
                 try:
                     with connection.begin_nested():
                         made = backtests.insert().values(**row).returning(backtests.c.id)
-                        return int(connection.execute(made).scalar_one())
+                        number = int(connection.execute(made).scalar_one())
+                    noted(connection, number)
+                    return number
                 except (
                     sa.exc.IntegrityError
                 ):  # another control took the place between the look and the insert

@@ -23,7 +23,7 @@ class CacheConfig:
     """Where an endpoint's predictions are kept, and for how long.
 
     Args:
-        store: ``memory`` (of each worker) or ``valkey`` (shared by all, at the setting ``cache_url``).
+        store: ``memory`` (of each worker) or ``valkey`` (shared by all, at the setting ``valkey_url``).
         ttl_s: seconds after which a prediction is made anew.
         max_bytes: memory that each worker may use for this endpoint. Valkey has its own limit, ``maxmemory``.
     """

@@ -18,7 +18,7 @@ class PredictionCache:
     """One worker's caches, by endpoint. ``of`` and ``remove`` may be called by any one thread; all else in the event loop.
 
     Args:
-        valkey: None where no ``cache_url`` is set.
+        valkey: None where no ``valkey_url`` is set.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class PredictionCache:
             )
         if self._valkey is None:
             log.warning(
-                "endpoint %s is to keep predictions in Valkey, but the setting cache_url is empty: it works without a cache",
+                "endpoint %s is to keep predictions in Valkey, but the setting valkey_url is empty: it works without a cache",
                 endpoint,
             )
             return None

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from predis.errors import InvalidSetting, MissingExtra
 from predis.metrics import NOTHING, Metrics
 from predis.telemetry import redact
+from predis.valkeys import Watched
 
 if TYPE_CHECKING:
     from redis.asyncio.connection import AbstractConnection
@@ -222,10 +223,27 @@ def _connection_maker(url: str) -> Callable[[], AbstractConnection]:
     except ImportError:
         raise MissingExtra.of("redis", "cache") from None
     try:
+        if Watched.is_url(url):
+            return _master_maker(Watched.of(url))
         # RESP2, as a server before Redis 6 does not know the other. No second try and no limits of time: the loop above has its own.
         pool = ConnectionPool.from_url(
             url, protocol=2, retry=Retry(NoBackoff(), 0), socket_timeout=None, socket_connect_timeout=None
         )
     except ValueError as error:
-        raise InvalidSetting(f"cache_url {redact(url)!r} cannot be used: {error}") from None
+        raise InvalidSetting(f"valkey_url {redact(url)!r} cannot be used: {error}") from None
     return pool.make_connection
+
+
+def _master_maker(watched: Watched) -> Callable[[], AbstractConnection]:
+    """Connections to whichever server the Sentinels say is the master when one is made."""
+    from redis.asyncio.retry import Retry
+    from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+    from redis.backoff import NoBackoff
+
+    made: Any = Sentinel  # redis-py does not say its types
+    pool: Any = SentinelConnectionPool
+    sentinel = made(watched.places, sentinel_kwargs={**watched.login, "socket_timeout": _HUNG_S})
+    maker: Callable[[], AbstractConnection] = pool(
+        watched.name, sentinel, protocol=2, retry=Retry(NoBackoff(), 0), **watched.master_login
+    ).make_connection
+    return maker

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from predis.state.engine import Database
 
 FOLDER = Path(__file__).parent
-HEAD = "0008"
+HEAD = "0010"
 _LOCK = 0x7072_6564  # "pred"; any number that other users of the server's advisory locks are unlikely to take
 
 

@@ -19,11 +19,12 @@ from predis.stats.drift.classifier import DomainClassifier, DomainVerdict
 from predis.stats.drift.discovery import adjust
 from predis.stats.drift.ensemble import Ensemble, EnsembleVerdict, FeatureVerdict, Level
 from predis.stats.drift.loss import LossDetector, LossVerdict
-from predis.stats.drift.null import LEAST_WINDOWS
+from predis.stats.drift.null import LEAST_SEASON, LEAST_WINDOWS
 from predis.stats.drift.page_hinkley import PageHinkleyDetector
 from predis.stats.drift.psi import Verdict, psi, psi_test
 
 __all__ = [
+    "LEAST_SEASON",
     "LEAST_WINDOWS",
     "AdwinDetector",
     "BinDetector",

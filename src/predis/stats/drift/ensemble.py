@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
@@ -30,7 +30,7 @@ from predis.stats.bins import Bins
 from predis.stats.drift import distances
 from predis.stats.drift.cells import Cells, continuous
 from predis.stats.drift.discovery import adjust
-from predis.stats.drift.null import Null, learn, nearest
+from predis.stats.drift.null import LEAST_SEASON, Null, learn, nearest
 
 _FLOORS = {"psi": 0.02, "jensen_shannon": 0.05, "kolmogorov_smirnov": 0.05, "wasserstein": 0.025}
 _VOTES = 2
@@ -184,8 +184,12 @@ class Ensemble:
         self._quiet = _SAME_CHANGE  # windows since a feature moved
         self._verdict: EnsembleVerdict | None = None
 
-    def update(self, counts: ArrayLike) -> None:
-        """Add one window, concatenated counts int64[total]. Raises `InvalidInput` and changes nothing if bins do not fit."""
+    def update(self, counts: ArrayLike, *, season: ArrayLike = ()) -> None:
+        """Add one window, concatenated counts int64[total]. Raises `InvalidInput` and changes nothing if bins do not fit.
+
+        season: int64[K, total], windows of the same season before (a week or a year ago). Of `LEAST_SEASON` or more, a feature that is
+        like one of them has not moved; fewer are not used.
+        """
         flat = np.asarray(counts, dtype=np.int64)
         if flat.shape != (self._cells.size,):
             raise InvalidInput(
@@ -200,7 +204,11 @@ class Ensemble:
             return
         null = self._null_of(rows)
         beyond = np.bincount(self._owners, weights=flat * self._outside, minlength=len(self.names)) / rows
-        self._judge(self._measure(cells, null, beyond=beyond), null, rows=rows)
+        known = np.array([self._cells(each) for each in np.asarray(season, dtype=np.int64)])
+        found = self._measure(cells, null, beyond=beyond)
+        if len(known) >= LEAST_SEASON:
+            found = self._as_before(found, known, null=null)
+        self._judge(found, null, rows=rows)
 
     @property
     def verdict(self) -> EnsembleVerdict | None:
@@ -240,6 +248,18 @@ class Ensemble:
             effect &= ~exists | (distances.population_stability(share, q) > self.floor)
             gross &= ~exists | (distances.total_variation(share, q) > _GROSS)
         return _Measured(cells, measured, away, novel, effect, gross, beyond)
+
+    def _as_before(self, found: _Measured, season: Floats, *, null: Null) -> _Measured:
+        """The same window, judged against its season as well: what was so a year ago is not new, however far it left its place."""
+        alike = nearest(season, found.counts)
+        same = np.where(null.even, self._tail(alike, null), null.near.tail(alike, self._freedom))
+        known = same > self.alpha
+        return replace(
+            found,
+            novel=np.maximum(found.novel, same),
+            gross=found.gross & ~known,
+            beyond=np.where(known, 0.0, found.beyond),
+        )
 
     def _distances(self, p: Floats, q: Floats) -> dict[str, Floats]:
         return {

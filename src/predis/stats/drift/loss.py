@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -66,6 +68,16 @@ class LossDetector:
         self._rose = False
         self._detected = False
         self._verdict: LossVerdict | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """What it remembers, as plain JSON: to go on after a restart."""
+        return {"blocks": self._blocks, "sum": self._sum, "rows": self._rows, "rose": self._rose}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `to_dict` gave."""
+        self.reset()
+        self._blocks = [float(each) for each in state["blocks"]]
+        self._sum, self._rows, self._rose = float(state["sum"]), int(state["rows"]), bool(state["rose"])
 
     def update(self, value: float) -> None:
         """Add one loss. Raises `InvalidInput` unless it is finite."""

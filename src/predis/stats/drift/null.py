@@ -26,6 +26,7 @@ from predis.stats._arrays import Bools, Floats
 from predis.stats.drift.distances import homogeneity
 
 LEAST_WINDOWS = 6  # of the reference; below, its own variation is hardly known (NannyML warns there too)
+LEAST_SEASON = 3  # windows of the same season before; below, one of them may be the odd one
 _LEAST_BLOCKS = 3
 _SIGMAS = 4.0  # by which the mean of X2 must exceed chance before a feature is held to vary by itself
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from predis.errors import InvalidInput
 
@@ -50,6 +52,17 @@ class PageHinkleyDetector:
         self._sum = 0.0
         self._lowest = 0.0
         self._detected = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """What it remembers, as plain JSON: to go on after a restart."""
+        return {
+            "rows": self._rows, "mean": self._mean, "sum": self._sum, "lowest": self._lowest, "detected": self._detected,
+        }  # fmt: skip
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `to_dict` gave."""
+        self._rows, self._detected = int(state["rows"]), bool(state["detected"])
+        self._mean, self._sum, self._lowest = (float(state[name]) for name in ("mean", "sum", "lowest"))
 
     def update(self, value: float) -> None:
         """Add one value. Raises `InvalidInput` unless it is finite."""

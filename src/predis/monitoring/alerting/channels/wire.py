@@ -16,10 +16,12 @@ from urllib.parse import urlsplit
 from predis import __version__
 from predis.clock import Clock
 from predis.errors import InvalidInput
+from predis.monitoring.alerting.channels.deadline import Deadline, WatchedHTTP, WatchedHTTPS
 from predis.monitoring.alerting.notices import Notice
 from predis.monitoring.alerting.secrets import check_reference
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 10.0  # for each wait
+PATIENCE_S = 30.0  # for a whole exchange; a delivery's lease is longer
 _ANSWER_BYTES = 2_048
 # Statuses with which a receiver says that this very message will never be taken.
 _HOPELESS = frozenset((400, 405, 406, 413, 415, 422))
@@ -132,13 +134,22 @@ def post_bytes(url: str, body: bytes, *, headers: Mapping[str, str]) -> None:
     """As ``post``, of what is encoded already."""
     given = {"content-type": "application/json", "user-agent": f"predis/{__version__}", **headers}
     request = urllib.request.Request(url, body, given, method="POST")  # noqa: S310 - check_url let only http and https pass
+    with Deadline(PATIENCE_S) as deadline:
+        _exchange(request, url, deadline=deadline)
+
+
+def _exchange(request: urllib.request.Request, url: str, *, deadline: Deadline) -> None:
     try:
-        with _OPENER.open(request, timeout=TIMEOUT_S) as response:
+        with _opener(deadline).open(request, timeout=TIMEOUT_S) as response:
             response.read(_ANSWER_BYTES)
+        if deadline.over:  # a head that was cut off reads like a whole one
+            raise TimeoutError
     except urllib.error.HTTPError as error:
         with error:
             raise _refused(error) from None
     except (OSError, HTTPException, ValueError) as error:
+        if deadline.over:
+            raise NotSent(f"no whole answer within {PATIENCE_S:g} s") from None
         reason = getattr(error, "reason", None) or error
         raise NotSent(f"no answer: {type(reason).__name__}: {reason}".replace(url, "the URL")) from None
 
@@ -170,18 +181,15 @@ def _seconds(text: str) -> float:
     return 60.0
 
 
-def _opener() -> urllib.request.OpenerDirector:
+def _opener(deadline: Deadline) -> urllib.request.OpenerDirector:
     """HTTP and HTTPS, by the proxies of the environment; no handler of redirects, so that they are errors like others."""
     made = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(),
+        WatchedHTTP(deadline),
+        WatchedHTTPS(deadline),
         urllib.request.HTTPErrorProcessor(),
         urllib.request.HTTPDefaultErrorHandler(),
     ):
         made.add_handler(handler)
     return made
-
-
-_OPENER = _opener()

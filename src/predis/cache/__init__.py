@@ -1,0 +1,1 @@
+"""The cache gateway, what it learns of its traffic, and the simulator that judges what it could do better."""

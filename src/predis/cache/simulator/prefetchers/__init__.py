@@ -1,0 +1,1 @@
+"""Prefetchers: what to ask for before it is asked for."""

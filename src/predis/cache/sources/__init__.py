@@ -1,0 +1,1 @@
+"""Sources: slow data that keys are loaded from and written to."""

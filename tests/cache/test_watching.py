@@ -1,0 +1,241 @@
+"""Reads through, writes to and observed: what a session does with keys that somebody cares for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from predis.cache.link import Link
+from predis.cache.reading import Loaded, SourceFailed
+from predis.cache.resp import bulk, command
+from tests.cache.gateways import Raw, Served, gateway, valkey, wait_until
+
+
+@dataclass(frozen=True)
+class Source:
+    name: str
+    tenant: str
+    stores: str
+    writes: str
+
+
+USERS = Source(name="users", tenant="default", stores="string", writes="none")
+CARTS = Source(name="carts", tenant="default", stores="hash", writes="none")
+KEPT = Source(name="kept", tenant="default", stores="string", writes="through")
+
+
+class Reader:
+    """Knows ``user:``, ``cart:`` and ``kept:``; loads when it is let."""
+
+    def __init__(self, link: Link) -> None:
+        self.active = True
+        self.link = link
+        self.loads: list[bytes] = []
+        self.seen_ttl: list[tuple[bytes, int | None]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    def match(self, key: bytes) -> Any:
+        return {b"user": USERS, b"cart": CARTS, b"kept": KEPT}.get(key.partition(b":")[0])
+
+    async def load(self, keys: Sequence[bytes]) -> list[bytes | SourceFailed | None]:
+        self.loads += keys
+        await self.gate.wait()
+        return [await self.one(key) for key in keys]
+
+    async def bring(self, keys: Sequence[bytes]) -> list[Loaded]:
+        return [Loaded(value, kept=True) for value in await self.load(keys)]
+
+    async def one(self, key: bytes) -> bytes | SourceFailed | None:
+        if key.endswith(b"none"):
+            return None
+        if key.endswith(b"bad"):
+            return SourceFailed("ERR source users: it is away")
+        if key.startswith(b"cart"):
+            await self.link.ask([("HSET", key, "item", "pear")])
+            return b""
+        return b"of " + key
+
+    def ahead_of_write(self, keys: Sequence[bytes]) -> bytes | None:
+        marks = [b"mark:" + key for key in keys if self.match(key) is not None]
+        return command(b"DEL", *marks) if marks else None
+
+    def wants_ttl(self, source: Any) -> bool:
+        return source is USERS
+
+    def seen(self, key: bytes, source: Any, ttl_ms: int | None) -> None:
+        self.seen_ttl.append((key, ttl_ms))
+
+
+class Writer:
+    def __init__(self) -> None:
+        self.written: list[list[bytes]] = []
+
+    async def write(self, source: Any, args: Sequence[bytes]) -> None:
+        if args[-1] == b"refused":
+            raise SourceFailed("ERR source kept: no")
+        await asyncio.sleep(0)
+        self.written.append(list(args))
+
+
+class Given:
+    def __init__(self, served: Served, reader: Reader, writer: Writer, direct: int) -> None:
+        self.served, self.reader, self.writer, self.direct = served, reader, writer, direct
+        self.client = Raw(served.port)
+
+    def gate(self, open_: bool) -> None:
+        self.served.call(self.reader.gate.set if open_ else self.reader.gate.clear)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    with valkey(tmp_path_factory.mktemp("valkey")) as port:
+        yield port
+
+
+@pytest.fixture
+def given(server: int) -> Iterator[Given]:
+    with gateway(server) as served:
+
+        async def wire() -> tuple[Reader, Writer, Link]:
+            link = Link(f"redis://127.0.0.1:{server}")
+            await link.ask([("FLUSHALL",)])
+            reader, writer = Reader(link), Writer()
+            served.gateway.read_through(reader, writer, aside=link)  # type: ignore[arg-type]
+            return reader, writer, link
+
+        reader, writer, link = served.do(wire())
+        wait_until(lambda: served.gateway.verbs[b"GET"] is not None)
+        made = Given(served, reader, writer, server)
+        yield made
+        made.gate(True)
+        made.client.close()
+        served.do(link.close())
+
+
+def test_a_miss_is_loaded_and_answers_stay_in_order(given: Given) -> None:
+    sent = (
+        command(b"SET", b"a", b"1")
+        + command(b"GET", b"user:1")
+        + command(b"GET", b"a")
+        + command(b"GET", b"user:none")
+    )
+    assert given.client.ask(sent, 4) == b"+OK\r\n" + bulk(b"of user:1") + bulk(b"1") + b"$-1\r\n"
+    assert given.reader.loads == [b"user:1", b"user:none"]
+
+
+def test_a_slow_source_delays_nobody_else(given: Given) -> None:
+    given.gate(False)
+    given.client.send(command(b"GET", b"user:1") + command(b"PING"))
+    other = Raw(given.served.port)
+    assert other.ask(
+        command(b"SET", b"user:2", b"there") + command(b"GET", b"user:2"), 2
+    ) == b"+OK\r\n" + bulk(b"there")
+    other.close()
+    given.gate(True)
+    assert given.client.replies(2) == bulk(b"of user:1") + b"+PONG\r\n"
+
+
+def test_hits_are_told_with_what_time_is_left(given: Given) -> None:
+    sent = command(b"SET", b"user:1", b"x", b"PX", b"100000") + command(b"GET", b"user:1")
+    assert given.client.ask(sent, 2) == b"+OK\r\n" + bulk(b"x")
+    given.client.ask(command(b"PING"))
+    ((key, ttl),) = given.reader.seen_ttl
+    assert key == b"user:1"
+    assert ttl is not None
+    assert 0 < ttl <= 100_000
+
+
+def test_mget_has_what_valkey_lacks_loaded(given: Given) -> None:
+    sent = command(b"SET", b"user:1", b"x") + command(b"MGET", b"user:1", b"user:2", b"no", b"user:none")
+    wanted = b"*4\r\n" + bulk(b"x") + bulk(b"of user:2") + b"$-1\r\n$-1\r\n"
+    assert given.client.ask(sent, 2) == b"+OK\r\n" + wanted
+    assert given.client.ask(command(b"MGET", b"user:1", b"user:bad")) == b"-ERR source users: it is away\r\n"
+
+
+def test_other_reads_are_sent_again_and_what_follows_waits(given: Given) -> None:
+    given.gate(False)
+    given.client.send(
+        command(b"HGET", b"cart:1", b"item")
+        + command(b"PING")
+        + command(b"DEL", b"cart:1")
+        + command(b"HGETALL", b"cart:none")
+    )
+    wait_until(lambda: given.reader.loads)
+    given.gate(True)
+    assert given.client.replies(4) == bulk(b"pear") + b"+PONG\r\n:1\r\n*0\r\n"
+    assert (
+        given.client.ask(command(b"HSET", b"cart:2", b"a", b"1") + command(b"HGET", b"cart:2", b"item"), 2)
+        == b":1\r\n$-1\r\n"
+    )
+    assert b"cart:2" not in given.reader.loads
+
+
+def test_nothing_is_loaded_in_a_transaction_or_another_database(given: Given) -> None:
+    sent = [
+        command(b"MULTI"),
+        command(b"GET", b"user:1"),
+        command(b"EXEC"),
+        command(b"SELECT", b"1"),
+        command(b"GET", b"user:1"),
+    ]
+    assert given.client.ask(b"".join(sent), 5) == b"+OK\r\n+QUEUED\r\n*1\r\n$-1\r\n+OK\r\n$-1\r\n"
+    assert given.client.ask(command(b"SELECT", b"99") + command(b"GET", b"user:1"), 2).endswith(b"$-1\r\n")
+    assert given.reader.loads == []
+    assert given.client.ask(command(b"SELECT", b"0") + command(b"GET", b"user:1"), 2).endswith(
+        bulk(b"of user:1")
+    )
+
+
+def test_a_write_ends_marks_first_and_a_transaction_after(given: Given) -> None:
+    other = Raw(given.direct)
+    other.ask(command(b"MSET", b"mark:user:1", b"m", b"mark:user:2", b"m", b"mark:user:3", b"m"))
+    skipped = command(b"CLIENT", b"REPLY", b"SKIP") + command(b"SET", b"user:3", b"x")
+    sent = [
+        command(b"SET", b"user:1", b"x"),
+        command(b"MULTI"),
+        command(b"SET", b"user:2", b"x"),
+        command(b"EXEC"),
+        skipped,
+        command(b"PING"),
+    ]
+    assert given.client.ask(b"".join(sent), 5) == b"+OK\r\n+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n+PONG\r\n"
+    assert other.ask(command(b"EXISTS", b"mark:user:1", b"mark:user:2", b"mark:user:3")) == b":0\r\n"
+    other.close()
+
+
+def test_writes_go_to_the_source_before_valkey(given: Given) -> None:
+    sent = [
+        command(b"SET", b"kept:1", b"x"),
+        command(b"GET", b"kept:1"),
+        command(b"SET", b"kept:1", b"refused"),
+        command(b"GET", b"kept:1"),
+    ]
+    assert given.client.ask(b"".join(sent), 4) == b"+OK\r\n" + bulk(
+        b"x"
+    ) + b"-ERR source kept: no\r\n" + bulk(b"x")
+    assert given.writer.written == [[b"SET", b"kept:1", b"x"]]
+    refused = given.client.ask(command(b"MULTI") + command(b"SET", b"kept:1", b"y") + command(b"EXEC"), 3)
+    assert b"-ERR source kept: what is written through" in refused
+    assert b"-EXECABORT" in refused
+
+
+def test_a_near_cache_is_pushed_what_was_prefetched(given: Given) -> None:
+    client = given.client
+    client.ask(
+        command(b"HELLO", b"3") + command(b"CLIENT", b"TRACKING", b"ON") + command(b"PREDIS", b"NEAR", b"ON"),
+        3,
+    )
+    client.ask(command(b"SET", b"user:7", b"soon"))
+    (session,) = given.served.gateway._sessions
+    given.served.call(lambda: session.push(b"user:7"))
+    got = client.socket.recv(4096)
+    assert got == b">3\r\n" + bulk(b"predis-prefetch") + bulk(b"user:7") + bulk(b"soon")
+    other = Raw(given.direct)
+    other.ask(command(b"SET", b"user:7", b"changed"))
+    assert b"invalidate" in client.socket.recv(4096)
+    other.close()
