@@ -39,7 +39,7 @@ class Worker:
     def read(self, client: int, key: bytes, *, hit: bool = True) -> bool:
         observe = self.calls[client]
         if observe is not None:
-            observe(key, hit, 10)
+            observe(key, hit=hit, size=10)
         return observe is not None
 
     def turn(self, seconds: float = 1.0) -> None:

@@ -64,15 +64,15 @@ class TestBigKeys:
     def test_the_largest_are_kept_as_they_were_last(self) -> None:
         big = BigKeys(10)
         for number in range(1_000):
-            big.add(b"%d" % number, number, 1)
-        big.add(b"999", 5, 2)
+            big.add(b"%d" % number, size=number, us=1)
+        big.add(b"999", size=5, us=2)
         assert big.top(3, now_us=3) == [(b"998", 998), (b"997", 997), (b"996", 996)]
         assert len(big.to_list()) < 20
 
     def test_what_was_not_read_for_long_is_left_out(self) -> None:
         big = BigKeys(10, stale_us=100)
-        big.add(b"old", 9, 0)
-        big.add(b"new", 3, 90)
+        big.add(b"old", size=9, us=0)
+        big.add(b"new", size=3, us=90)
         assert big.top(5, now_us=120) == [(b"new", 3)]
         again = BigKeys(10)
         again.restore(big.to_list())

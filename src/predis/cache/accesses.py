@@ -31,7 +31,7 @@ import time
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 from zlib import crc32
 
 from predis.cache.ring import SUFFIX, Flag, Looking, Producer, place_of
@@ -42,7 +42,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Observe: TypeAlias = Callable[[bytes, bool, int], None]  # key, whether it was there, bytes of the value
+
+class Observe(Protocol):
+    """Called after a read."""
+
+    def __call__(self, key: bytes, *, hit: bool, size: int) -> None:
+        """``hit``: whether the key was there; ``size``: bytes of the value."""
+
+
 Change: TypeAlias = Callable[[Observe | None], None]
 
 ALL = 1 << 32  # the threshold that every key is below
@@ -201,7 +208,7 @@ class Observers:
         assert ring is not None
         put = ring.put
 
-        def look(key: bytes, hit: bool, size: int) -> None:
+        def look(key: bytes, *, hit: bool, size: int) -> None:
             self.looked += 1
             place = crc32(key) * 0x9E3779B1 & 0xFFFFFFFF  # place_of, without the price of a call
             if place < self._threshold:
@@ -217,7 +224,7 @@ class Observers:
         left = STRETCH
         flags = _WHOLE | _FIRST
 
-        def follow(key: bytes, hit: bool, size: int) -> None:
+        def follow(key: bytes, *, hit: bool, size: int) -> None:
             nonlocal left, flags
             place = place_of(key)
             looking = self._looking is Looking.AT_IT
@@ -286,5 +293,5 @@ def _timed(observe: Observe) -> float:
     keys = [b"user:%d" % number for number in range(_TRIES)]
     started = time.thread_time()
     for key in keys:
-        observe(key, True, 100)
+        observe(key, hit=True, size=100)
     return (time.thread_time() - started) / _TRIES

@@ -78,7 +78,7 @@ class Collector:
                 self.hot.add(name)
                 self.shares.add(key, size=size, hit=bool(flags & _HIT))
             if size:
-                self.big.add(name, size, us)
+                self.big.add(name, size=size, us=us)
 
     def decay(self, passed_s: float) -> None:
         """Let the past count less."""

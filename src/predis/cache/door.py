@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from predis.access import Caller, Keys
 from predis.cache.answers import Turn
 from predis.cache.link import Link, LinkDown
-from predis.cache.resp import command, error
+from predis.cache.resp import Command, command, error
 from predis.cache.roles import GUEST, rules_of, user_of
 from predis.cache.verbs import Verb, Verbs, hello, reset
 from predis.errors import Unauthenticated, Unavailable
@@ -124,8 +124,9 @@ class _Outside(Verbs):
         return self._verbs.get(name.upper(), _refuse)
 
 
-def auth(session: Session, args: list[bytes], raw: bytes) -> None:
+def auth(session: Session, sent: Command) -> None:
     """AUTH [user] password."""
+    args, raw = sent
     door = session.gateway.door
     if door is None or len(args) not in (2, 3) or session.in_multi or session.odd:
         session.forward(raw)
@@ -137,14 +138,15 @@ def auth(session: Session, args: list[bytes], raw: bytes) -> None:
         session.forward_for(raw, _Admitted(session, GUEST))
 
 
-def greet(session: Session, args: list[bytes], raw: bytes) -> None:
+def greet(session: Session, sent: Command) -> None:
     """HELLO [version [AUTH user password] [SETNAME name]]."""
+    args, raw = sent
     door = session.gateway.door
     place = next((at for at in range(2, len(args)) if args[at].upper() == b"AUTH"), 0)
     if door is not None and door.closed and session.caller is None and not place:
         session.reply(_NO_AUTH_HELLO)
     elif door is None or not place or place + 2 >= len(args) or session.in_multi or session.odd:
-        hello(session, args, raw)
+        hello(session, sent)
     else:
         session.wait()
         key = args[place + 2]
@@ -159,11 +161,11 @@ def greet(session: Session, args: list[bytes], raw: bytes) -> None:
 LOGINS: dict[bytes, Verb] = {b"AUTH": auth, b"HELLO": greet}
 
 
-def _quit(session: Session, _args: list[bytes], raw: bytes) -> None:
-    session.forward(raw)
+def _quit(session: Session, sent: Command) -> None:
+    session.forward(sent[1])
 
 
-def _refuse(session: Session, _args: list[bytes], _raw: bytes) -> None:
+def _refuse(session: Session, _sent: Command) -> None:
     session.reply(_NO_AUTH)
 
 

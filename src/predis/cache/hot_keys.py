@@ -106,7 +106,7 @@ class BigKeys:
         self._sizes: dict[bytes, tuple[int, int]] = {}  # key: bytes, when
         self._least = 0
 
-    def add(self, key: bytes, size: int, us: int) -> None:
+    def add(self, key: bytes, *, size: int, us: int) -> None:
         if size <= self._least and key not in self._sizes:
             return
         self._sizes[key] = size, us

@@ -71,7 +71,7 @@ class Reader:
         """Whether hits on this source are to be told with their PTTL."""
         return source.stale_s > 0 or source.early > 0
 
-    def seen(self, key: bytes, source: Source, ttl_ms: int | None) -> None:
+    def seen(self, key: bytes, source: Source, *, ttl_ms: int | None) -> None:
         """A hit: counted, and where ``ttl_ms`` (PTTL's answer) is given, the value may be loaded anew in the background."""
         feed = self._shelf.feed(source)
         if feed is None:

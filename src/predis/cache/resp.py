@@ -170,7 +170,7 @@ class Requests:
                     self._data = data[at:]
                     _check_line(size - at, "too big bulk count string")
                     return size - before
-                self._missing = self._bulk(data, at, line) + 2
+                self._missing = self._bulk(data, at, end=line) + 2
                 at = line + 2
         except ProtocolBroken as broken:
             self.broken = broken
@@ -200,7 +200,7 @@ class Requests:
                 break
             length = lengths.get(data[scan + 1 : line])
             if length is None or data[scan] != 36:
-                length = self._bulk(data, scan, line)
+                length = self._bulk(data, scan, end=line)
             start = line + 2
             end = start + length
             if end + 2 > size:
@@ -225,7 +225,7 @@ class Requests:
             raise ProtocolBroken("unauthenticated multibulk length")
         return max(count, 0)
 
-    def _bulk(self, data: bytes, start: int, end: int) -> int:
+    def _bulk(self, data: bytes, start: int, *, end: int) -> int:
         """The length that a bulk's header says."""
         if data[start : start + 1] != b"$":
             raise ProtocolBroken(f"expected '$', got '{chr(data[start]) if start < len(data) else ''}'")

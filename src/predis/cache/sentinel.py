@@ -74,7 +74,7 @@ class Followed(Single):
 
     async def _try(self, session: Session) -> Link:
         address = await self.where()
-        link = await self._open(address, session, [*address.greeting, (b"ROLE",)])
+        link = await self._open(address, session, greeting=[*address.greeting, (b"ROLE",)])
         if address != self._master:
             assert link.transport is not None
             link.transport.abort()

@@ -339,27 +339,27 @@ class Session(asyncio.Protocol):
     def _run(self, commands: Iterable[Command]) -> None:
         verbs, answers, out = self.verbs, self.answers, self._out
         left = iter(commands)
-        for args, raw in left:
-            verb = verbs[args[0]]
+        for sent in left:
+            verb = verbs[sent[0][0]]
             if verb is not None:
                 again = self.unsettled and not isinstance(verb, Reads)
                 if again:
                     self._postponed = True
                     self.wait()
                 else:
-                    verb(self, args, raw)
+                    verb(self, sent)
                     verbs = self.verbs  # the client may be another now
                 if self._waits or self.ending:
                     self._backlog = deque(left)
                     if again:
-                        self._backlog.appendleft((args, raw))
+                        self._backlog.appendleft(sent)
                     self._leave_client(_WAITS, True)
                     return
             elif self.odd:
-                self.forward(raw)
+                self.forward(sent[1])
             else:
                 answers.plain += 1
-                out.append(raw)
+                out.append(sent[1])
 
     def _resume(self) -> None:
         """Look at the commands that were kept."""

@@ -21,9 +21,9 @@ def answer(command: Sequence[bytes], value: Payload, *, source: str, protocol: i
     name = command[0].upper()
     if isinstance(value, dict):
         if name == b"HGET" and len(command) == 3:
-            return _field(value, command[2], protocol)
+            return _field(value, command[2], protocol=protocol)
         if name == b"HMGET":
-            return array([_field(value, field, protocol) for field in command[2:]])
+            return array([_field(value, field, protocol=protocol) for field in command[2:]])
         if name == b"HGETALL":
             words = b"".join(bulk(word) for pair in value.items() for word in pair)
             head = b"%%%d\r\n" % len(value) if protocol == 3 else b"*%d\r\n" % (2 * len(value))
@@ -34,5 +34,5 @@ def answer(command: Sequence[bytes], value: Payload, *, source: str, protocol: i
     )
 
 
-def _field(value: dict[bytes, bytes], name: bytes, protocol: int) -> bytes:
+def _field(value: dict[bytes, bytes], name: bytes, *, protocol: int) -> bytes:
     return bulk(value[name]) if name in value else null(protocol)

@@ -96,9 +96,11 @@ class Single:
 
     async def _try(self, session: Session) -> Link:
         address = await self.where()
-        return await self._open(address, session, address.greeting)
+        return await self._open(address, session, greeting=address.greeting)
 
-    async def _open(self, address: Address, session: Session, greeting: Sequence[tuple[bytes, ...]]) -> Link:
+    async def _open(
+        self, address: Address, session: Session, *, greeting: Sequence[tuple[bytes, ...]]
+    ) -> Link:
         """One try.
 
         Raises:

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from predis.cache.answers import Turn
-from predis.cache.resp import OK, Requests, bulk, command, error
+from predis.cache.resp import OK, Command, Requests, bulk, command, error
 
 if TYPE_CHECKING:
     from predis.cache.session import Session
 
-# Takes the session, the command's arguments and its bytes, and sees to all that the command needs.
-Verb = Callable[["Session", list[bytes], bytes], None]
+# Takes the session and what it sent, and sees to all that the command needs.
+Verb = Callable[["Session", Command], None]
 
 _SPELLINGS = 4_096  # remembered; there is no end to those a client may make up
 
@@ -31,19 +31,19 @@ class Verbs(dict[bytes, Verb | None]):
         return verb
 
 
-def multi(session: Session, _args: list[bytes], raw: bytes) -> None:
-    session.forward(raw)
+def multi(session: Session, sent: Command) -> None:
+    session.forward(sent[1])
     session.in_multi = True
 
 
-def end_of_multi(session: Session, _args: list[bytes], raw: bytes) -> None:
-    session.forward(raw)
+def end_of_multi(session: Session, sent: Command) -> None:
+    session.forward(sent[1])
     session.in_multi = False
 
 
-def reset(session: Session, _args: list[bytes], raw: bytes) -> None:
+def reset(session: Session, sent: Command) -> None:
     session.mute(False)
-    session.forward(raw)
+    session.forward(sent[1])
     session.in_multi = False
     for words in () if session.piped else session.gateway.greeting:
         session.forward_ahead(command(*words))
@@ -53,16 +53,17 @@ def reset(session: Session, _args: list[bytes], raw: bytes) -> None:
     session.admitted(None)
 
 
-def streaming(session: Session, _args: list[bytes], raw: bytes) -> None:
+def streaming(session: Session, sent: Command) -> None:
     """SUBSCRIBE, MONITOR, SYNC: what comes down from here on is no reply to anything."""
     if session.in_multi or session.piped:
-        session.forward(raw)
+        session.forward(sent[1])
     else:
-        session.pipe(raw)
+        session.pipe(sent[1])
 
 
-def client(session: Session, args: list[bytes], raw: bytes) -> None:
+def client(session: Session, sent: Command) -> None:
     """CLIENT REPLY decides whether there are replies; all else of CLIENT is Valkey's."""
+    args, raw = sent
     what = args[2].upper() if len(args) == 3 and args[1].upper() == b"REPLY" and not session.in_multi else b""
     if what == b"ON":
         session.mute(False)
@@ -81,8 +82,9 @@ def client(session: Session, args: list[bytes], raw: bytes) -> None:
         session.forward(raw)
 
 
-def select(session: Session, args: list[bytes], raw: bytes) -> None:
+def select(session: Session, sent: Command) -> None:
     """Sources are of database 0: which one the connection is in must be known. Taken as granted until the reply says otherwise."""
+    args, raw = sent
     if len(args) != 2 or not args[1].isdigit():
         session.forward(raw)
         return
@@ -90,12 +92,13 @@ def select(session: Session, args: list[bytes], raw: bytes) -> None:
     session.database = int(args[1])
 
 
-def hello(session: Session, args: list[bytes], raw: bytes) -> None:
-    session.forward_for(raw, _Greeted(session))
+def hello(session: Session, sent: Command) -> None:
+    session.forward_for(sent[1], _Greeted(session))
 
 
-def predis(session: Session, args: list[bytes], _raw: bytes) -> None:
+def predis(session: Session, sent: Command) -> None:
     """PREDIS ...: asked of the gateway itself."""
+    args = sent[0]
     what = args[1].upper() if len(args) > 1 else b""
     if what == b"PING":
         session.reply(b"+PONG\r\n")

@@ -27,7 +27,7 @@ from predis.access import DEFAULT_TENANT
 from predis.cache.answers import Gap, Turn
 from predis.cache.commands import Described
 from predis.cache.reading import Loaded, Reader, Source, SourceFailed
-from predis.cache.resp import EMPTY, NULLS, array, bulk, command, error, items
+from predis.cache.resp import EMPTY, NULLS, Command, array, bulk, command, error, items
 from predis.cache.roles import GUEST
 from predis.cache.unkept import answer as unkept_answer
 from predis.cache.verbs import CONTROL, Verb, end_of_multi
@@ -73,15 +73,16 @@ class Reads:
         self._reader = reader
         self._looks_at_reply = described.name in (_GET, _MGET)
 
-    def __call__(self, session: Session, args: list[bytes], raw: bytes) -> None:
+    def __call__(self, session: Session, sent: Command) -> None:
+        args, raw = sent
         if session.odd or session.in_multi or session.database or self._command.blocks:
             session.forward(raw)
             return
         keys = self._command.keys(args)
         watched = self._watched(keys) if self._reader.active else {}
         if watched:
-            read = Read(session, self._command.name, keys, watched=watched)
-            self._watch(read, args, raw)
+            read = Read(session, self._command.name, keys=keys, watched=watched)
+            self._watch(read, sent)
         elif session.observe is not None and keys:
             session.forward_for(raw, Observed(session, keys))
         else:
@@ -94,8 +95,8 @@ class Reads:
             return {key: source for key, source in found.items() if source.stores == "string"}
         return found
 
-    def _watch(self, read: Read, args: list[bytes], raw: bytes) -> None:
-        session = read.session
+    def _watch(self, read: Read, sent: Command) -> None:
+        session, raw = read.session, sent[1]
         if self._looks_at_reply:
             session.forward_for(raw, Got(read, self._reader))
             for key, source in read.watched.items():
@@ -103,7 +104,7 @@ class Reads:
                     session.forward_for(command(b"PTTL", key), Ttl(read, self._reader, key=key))
             return
         session.unsettled += 1
-        again = ReadAgain(read, self._reader, args=args, raw=raw)
+        again = ReadAgain(read, self._reader, sent=sent)
         for key in read.watched:
             session.forward_for(command(b"PTTL", key), Lives(again, key))
         session.forward_for(raw, again)
@@ -116,7 +117,8 @@ class Writes:
         self._command = described
         self._reader = reader
 
-    def __call__(self, session: Session, args: list[bytes], raw: bytes) -> None:
+    def __call__(self, session: Session, sent: Command) -> None:
+        args, raw = sent
         keys = self._command.keys(args)
         match = self._reader.match
         if session.database or not self._reader.active:
@@ -131,16 +133,16 @@ class Writes:
             session.forward(raw) if session.caller is not GUEST else session.reply(_GUEST)
             return
         if session.in_multi:
-            self._in_multi(session, keys, raw, written=written)
+            self._in_multi(session, sent, keys=keys, written=written)
         elif written or session.piped:
             session.wait()
-            session.gateway.spawn(self._bring(session, args, raw, keys=keys, written=written))
+            session.gateway.spawn(self._bring(session, sent, keys=keys, written=written))
         else:
             session.forward_ahead(self._reader.ahead_of_write(keys))
             session.forward(raw)
 
     def _in_multi(
-        self, session: Session, keys: Sequence[bytes], raw: bytes, *, written: Sequence[Source]
+        self, session: Session, sent: Command, *, keys: Sequence[bytes], written: Sequence[Source]
     ) -> None:
         if written:
             # Valkey does not know PREDIS, and so marks the transaction as one that cannot be executed.
@@ -150,16 +152,10 @@ class Writes:
             session.forward_for(command(b"PREDIS", b"REFUSE"), Instead(error(text)))
             return
         session.multi_keys = [*session.multi_keys, *keys]
-        session.forward(raw)
+        session.forward(sent[1])
 
     async def _bring(
-        self,
-        session: Session,
-        args: list[bytes],
-        raw: bytes,
-        *,
-        keys: Sequence[bytes],
-        written: Sequence[Source],
+        self, session: Session, sent: Command, *, keys: Sequence[bytes], written: Sequence[Source]
     ) -> None:
         """Write to the sources, then to Valkey."""
         writer = session.gateway.writer
@@ -167,13 +163,13 @@ class Writes:
             for source in written:
                 if writer is None:
                     raise SourceFailed(f"ERR source {source.name}: this gateway writes to no source")
-                await writer.write(source, args)
+                await writer.write(source, sent[0])
             ahead = self._reader.ahead_of_write(keys)
             if session.piped and ahead:
                 await session.gateway.ask_aside(ahead)
             elif ahead:
                 session.forward_ahead(ahead)
-            session.forward(raw)
+            session.forward(sent[1])
         except SourceFailed as failed:
             session.reply(error(failed.text))
         except Exception:
@@ -200,8 +196,8 @@ class Exec:
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
 
-    def __call__(self, session: Session, args: list[bytes], raw: bytes) -> None:
-        end_of_multi(session, args, raw)
+    def __call__(self, session: Session, sent: Command) -> None:
+        end_of_multi(session, sent)
         keys, session.multi_keys = session.multi_keys, ()
         if keys:
             session.forward_ahead(self._reader.ahead_of_write(keys))
@@ -213,7 +209,7 @@ class Read:
     __slots__ = ("found", "keys", "name", "session", "watched")
 
     def __init__(
-        self, session: Session, name: bytes, keys: Sequence[bytes], *, watched: Mapping[bytes, Source]
+        self, session: Session, name: bytes, *, keys: Sequence[bytes], watched: Mapping[bytes, Source]
     ) -> None:
         self.session = session
         self.name = name
@@ -225,7 +221,7 @@ class Read:
         """Tell who observes and who prefetches what became of a key."""
         session = self.session
         if session.observe is not None:
-            session.observe(key, hit, len(value or b""))
+            session.observe(key, hit=hit, size=len(value or b""))
         prefetcher = session.gateway.prefetcher
         if prefetcher is not None and (source := self.watched.get(key)) is not None:
             prefetcher.read(key, source, hit=hit, value=value, pushed=session.push if session.near else None)
@@ -256,7 +252,7 @@ class Got(Turn):
         if not lacking:
             return reply
         gap = Gap()
-        read.session.gateway.spawn(self._load(gap, parts, lacking))
+        read.session.gateway.spawn(self._load(gap, parts, lacking=lacking))
         return gap
 
     def _found(self, key: bytes, value: bytes) -> None:
@@ -266,9 +262,9 @@ class Got(Turn):
         source = read.watched.get(key)
         # Of one that wants to know it, PTTL's reply comes next and tells.
         if source is not None and not reader.wants_ttl(source):
-            reader.seen(key, source, None)
+            reader.seen(key, source, ttl_ms=None)
 
-    async def _load(self, gap: Gap, parts: list[bytes], lacking: Sequence[int]) -> None:
+    async def _load(self, gap: Gap, parts: list[bytes], *, lacking: Sequence[int]) -> None:
         read = self._read
         keys = [read.keys[place] for place in lacking]
         failed = b""
@@ -301,7 +297,7 @@ class Ttl(Turn):
 
     def answer(self, reply: bytes) -> bytes:
         if self._key in self._read.found and reply.startswith(b":"):
-            self._reader.seen(self._key, self._read.watched[self._key], int(reply[1:-2]))
+            self._reader.seen(self._key, self._read.watched[self._key], ttl_ms=int(reply[1:-2]))
         return b""
 
 
@@ -326,14 +322,13 @@ class Lives(Turn):
 class ReadAgain(Turn):
     """The reply of a read other than GET: if a key was not there, it is loaded, and the command sent once more."""
 
-    __slots__ = ("_args", "_raw", "_read", "_reader", "lacking", "lives")
+    __slots__ = ("_read", "_reader", "_sent", "lacking", "lives")
 
-    def __init__(self, read: Read, reader: Reader, *, args: Sequence[bytes], raw: bytes) -> None:
+    def __init__(self, read: Read, reader: Reader, *, sent: Command) -> None:
         super().__init__()
         self._read = read
         self._reader = reader
-        self._args = args
-        self._raw = raw
+        self._sent = sent
         self.lacking: list[bytes] = []
         self.lives: dict[bytes, int] = {}
 
@@ -344,7 +339,7 @@ class ReadAgain(Turn):
                 read.told(key, hit=True, value=None)
                 if source := read.watched.get(key):
                     wants = self._reader.wants_ttl(source)
-                    self._reader.seen(key, source, self.lives.get(key) if wants else None)
+                    self._reader.seen(key, source, ttl_ms=self.lives.get(key) if wants else None)
         if not self.lacking or reply.startswith(b"-"):
             read.session.settled()
             return reply
@@ -362,7 +357,7 @@ class ReadAgain(Turn):
             answer = self._given(reply, loaded)
         finally:
             if answer is None:
-                read.session.send_again(self._raw, Again(gap, read.session))
+                read.session.send_again(self._sent[1], Again(gap, read.session))
             else:
                 read.session.fill(gap, answer)
                 read.session.settled()
@@ -376,7 +371,7 @@ class ReadAgain(Turn):
         for key, one in found.items():
             if not one.kept and one.value is not None and not isinstance(one.value, SourceFailed):
                 source, protocol = self._read.watched[key].name, self._read.session.protocol
-                return unkept_answer(self._args, one.value, source=source, protocol=protocol)
+                return unkept_answer(self._sent[0], one.value, source=source, protocol=protocol)
         return None if found else reply
 
 
@@ -429,7 +424,7 @@ class Observed(Turn):
             parts = [reply] * len(keys)
         for key, part in zip(keys, parts, strict=True):
             hit = part not in EMPTY
-            observe(key, hit, len(payload(part)) if hit else 0)
+            observe(key, hit=hit, size=len(payload(part)) if hit else 0)
         return reply
 
 

@@ -473,10 +473,10 @@ class TestRefresh:
                 source = supply.reader.match(b"user:1")
                 assert source is not None
                 assert supply.reader.wants_ttl(source)
-                supply.reader.seen(b"user:1", source, 1_000_500)
+                supply.reader.seen(b"user:1", source, ttl_ms=1_000_500)
                 users.hold()
                 for _ in range(100):
-                    supply.reader.seen(b"user:1", source, 999_000)
+                    supply.reader.seen(b"user:1", source, ttl_ms=999_000)
                 await entered()
                 with plain(valkey) as client:
                     assert client.get("user:1") == b"1"
@@ -499,7 +499,7 @@ class TestRefresh:
                 source = supply.reader.match(b"user:1")
                 assert source is not None
                 users.hold()
-                supply.reader.seen(b"user:1", source, 5)
+                supply.reader.seen(b"user:1", source, ttl_ms=5)
                 await entered()
                 if through_the_gateway:
                     await write(supply, valkey, b"user:1", b"theirs")
@@ -520,7 +520,7 @@ class TestRefresh:
                 source = supply.reader.match(b"user:1")
                 assert source is not None
                 users.answer = lambda batch: [None for _ in batch]
-                supply.reader.seen(b"user:1", source, 5)
+                supply.reader.seen(b"user:1", source, ttl_ms=5)
                 await until(lambda: not plain(valkey).exists("user:1"))
                 assert plain(valkey).keys("*") == [b"predis:none:{user:1}"]
 

@@ -32,7 +32,7 @@ def exact(keys: list[bytes], sizes: list[int]) -> list[float]:
 def fed(shards: Shards, keys: list[bytes], *, size: int = 10) -> Shards:
     for key in keys:
         shards.looked += 1
-        shards.read(key, place_of(key), size)
+        shards.read(key, place_of(key), size=size)
     return shards
 
 
@@ -98,7 +98,7 @@ def test_ten_million_keys_take_bounded_memory() -> None:
         0, ALL, 300_000
     )  # as if of 10,000,000: nearly all are above the threshold
     for number, place in enumerate(places.tolist()):
-        shards.read(b"%d" % number, place, 1)
+        shards.read(b"%d" % number, place, size=1)
     assert len(shards) <= 256
     assert shards.ratio < 0.005
 
@@ -120,7 +120,7 @@ def test_the_threshold_follows_the_writers_and_rises_where_there_is_room() -> No
     shards.follow(shards.wanted())
     assert len(shards) == 0  # what was read before is not known of the new keys
     assert shards.hit_rates(np.array([50.0]))[0][0] == pytest.approx(before, abs=0.05)
-    assert not shards.read(b"x", ALL - 1, 1)
+    assert not shards.read(b"x", ALL - 1, size=1)
 
 
 def test_decay_halves_the_past() -> None:

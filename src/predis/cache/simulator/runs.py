@@ -103,7 +103,7 @@ def perform(
     if run.policy in BOUNDS:
         if events is not None:
             raise InvalidInput(f"{run.policy} is a bound and makes no events; name a policy")
-        counts = _bound(run, trace, progress)
+        counts = _bound(run, trace, progress=progress)
     else:
         setup = Setup(run.capacity, run.delay, clients=trace.clients is not None, clock=trace.ts is not None)
         prefetcher = registry.prefetcher(run.prefetcher, setup) if run.prefetcher else None
@@ -117,7 +117,7 @@ def perform(
     return Outcome(run, counts, time.perf_counter() - began)
 
 
-def _bound(run: Run, trace: Trace, progress: Progress) -> Counts:
+def _bound(run: Run, trace: Trace, *, progress: Progress) -> Counts:
     if run.policy == "unlimited":
         progress(len(trace))
         return Counts(requests=len(trace), misses=bounds.unlimited(trace))

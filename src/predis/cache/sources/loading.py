@@ -137,12 +137,12 @@ class Loader:
                 what, found = "alone", None
             if what == "lease":
                 assert isinstance(found, Lease)
-                answer, holds = await self._load_under(feed, found, arguments)
+                answer, holds = await self._load_under(feed, found, arguments=arguments)
                 if holds:
                     break
             elif what == "alone":
                 feed.counts.uncached.add()
-                return Loaded(await self._fetch(feed, key, arguments))
+                return Loaded(await self._fetch(feed, key, arguments=arguments))
             elif what == "other":
                 raise SourceFailed("WRONGTYPE Operation against a key holding the wrong kind of value")
             else:
@@ -168,7 +168,7 @@ class Loader:
                 raise feed.failure(f"another worker has been loading it for {waited:.1f} s")
             await asyncio.sleep(_moment(waited))
 
-    async def _load_under(self, feed: Feed, lease: Lease, arguments: Arguments) -> tuple[Loaded, bool]:
+    async def _load_under(self, feed: Feed, lease: Lease, *, arguments: Arguments) -> tuple[Loaded, bool]:
         """What the source has, and whether that holds: False where a write came between.
 
         Raises:
@@ -177,7 +177,7 @@ class Loader:
         self._keep_alive(lease)
         payload: Payload | None = None
         try:
-            payload = await self._fetch(feed, lease.key, arguments)
+            payload = await self._fetch(feed, lease.key, arguments=arguments)
             ttl_ms, negative_ms = _lifetimes(feed)
             as_of = self._questions
             done = await self._flights.store(lease, payload, ttl_ms=ttl_ms, negative_ms=negative_ms)
@@ -200,13 +200,13 @@ class Loader:
         try:
             lease = await self._flights.renewing(key)
             if lease is not None:
-                await self._load_under(feed, lease, arguments)
+                await self._load_under(feed, lease, arguments=arguments)
         except (LinkDown, SourceFailed) as error:
             log.debug("a value of source %s stays as it is: %s", feed.source.name, error)
         except Exception:
             log.exception("loading a key of source %s anew failed", feed.source.name)
 
-    async def _fetch(self, feed: Feed, key: bytes, arguments: Arguments) -> Payload | None:
+    async def _fetch(self, feed: Feed, key: bytes, *, arguments: Arguments) -> Payload | None:
         if feed.source.writes == "behind":
             pending = await self._pending(key)
             if pending is not None:

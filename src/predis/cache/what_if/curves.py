@@ -58,10 +58,10 @@ class Curves:
             return
         takes = OVERHEAD_BYTES + length + self._value(key, size)
         before = self.shards.threshold
-        self.shards.read(key, place, takes)
+        self.shards.read(key, place, size=takes)
         if self.shards.threshold != before:
             self._fit()
-        self.miniatures.read(key, place, takes)
+        self.miniatures.read(key, place, size=takes)
 
     def interrupt(self) -> None:
         """Reads went by unseen."""

@@ -56,7 +56,7 @@ class Miniatures:
             for cache in (cache for row in self._caches for cache in row):
                 cache.admit(_text(key), size)
 
-    def read(self, key: bytes, place: int, size: int) -> None:
+    def read(self, key: bytes, place: int, *, size: int) -> None:
         """One read of a sampled key."""
         if not self._caches:
             return

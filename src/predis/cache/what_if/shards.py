@@ -78,7 +78,7 @@ class Shards:
         """Reads of the sample that were counted, decayed."""
         return self._keys.reads
 
-    def read(self, key: bytes, place: int, size: int) -> bool:
+    def read(self, key: bytes, place: int, *, size: int) -> bool:
         """One read. False: the key is not of the sample.
 
         Args:
@@ -265,20 +265,20 @@ class _Order:
         if last:
             before_ones, before_bytes = self._up_to(last - 1)
             found = len(self._sizes) - before_ones, self.total_bytes - before_bytes
-            self._add(last, -1, -self._sizes[key])
+            self._add(last, one=-1, weight=-self._sizes[key])
             self.total_bytes -= self._sizes[key]
         if self._next > self._numbers:
             self._renumber()
         self._last[key] = self._next
         self._sizes[key] = size
-        self._add(self._next, 1, size)
+        self._add(self._next, one=1, weight=size)
         self.total_bytes += size
         self._next += 1
         return found
 
     def forget(self, key: bytes) -> None:
         size = self._sizes.pop(key)
-        self._add(self._last.pop(key), -1, -size)
+        self._add(self._last.pop(key), one=-1, weight=-size)
         self.total_bytes -= size
 
     def forget_oldest(self) -> bytes:
@@ -297,7 +297,7 @@ class _Order:
             number &= number - 1
         return ones, weights
 
-    def _add(self, number: int, one: int, weight: int) -> None:
+    def _add(self, number: int, *, one: int, weight: int) -> None:
         while number <= self._numbers:
             self._ones[number] += one
             self._weights[number] += weight
@@ -310,7 +310,7 @@ class _Order:
         self._next = 1
         for key in keys:
             self._last[key] = self._next
-            self._add(self._next, 1, self._sizes[key])
+            self._add(self._next, one=1, weight=self._sizes[key])
             self._next += 1
 
 
