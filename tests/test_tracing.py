@@ -104,6 +104,14 @@ def counted(metrics: Metrics) -> tuple[float, float]:
     return exported.value, dropped.value
 
 
+def test_a_call_of_another_is_a_trace_of_its_own(collector: Collector, tracer: Tracer) -> None:
+    tracer.call("load users", between=(1.0, 2.0), attributes={"predis.keys": 3}, error="ConnectionError")
+    _, (span,) = collector.received()
+    assert (span.name, span.kind, span.parent_span_id) == ("load users", Span.SPAN_KIND_CLIENT, b"")
+    assert (span.status.code, span.status.message) == (Status.STATUS_CODE_ERROR, "ConnectionError")
+    assert span.end_time_unix_nano - span.start_time_unix_nano == 10**9
+
+
 def test_a_request_is_below_its_caller_and_its_stages_below_it(collector: Collector, tracer: Tracer) -> None:
     context = tracer.begin(CALLER, "vendor=x")
     stages = (("queue", 1.0, 1.25), ("predict", 1.25, 1.75), ("encode", 1.75, 2.0))

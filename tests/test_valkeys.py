@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from predis.errors import InvalidSetting
-from predis.valkeys import Address, Watched
+from predis.valkeys import Address, Clustered, Watched
 
 
 def test_one_server() -> None:
@@ -48,6 +48,24 @@ def test_a_password_is_not_told() -> None:
     assert "hunter2" not in str(raised.value)
 
 
-def test_a_cluster_is_named_as_what_is_not_supported() -> None:
-    with pytest.raises(InvalidSetting, match="Cluster is not supported"):
-        Address.of("redis+cluster://h:7000")
+def test_a_cluster() -> None:
+    clustered = Clustered.of("rediss+cluster://me:p%40ss@one:7000,two,[::1]:7002")
+    assert [(seed.host, seed.port) for seed in clustered.seeds] == [
+        ("one", 7000),
+        ("two", 6379),
+        ("::1", 7002),
+    ]
+    assert all(seed.tls for seed in clustered.seeds)
+    assert clustered.seeds[0].greeting == [(b"AUTH", b"me", b"p@ss")]
+    assert not Clustered.of("redis+cluster://h/0").seeds[0].tls
+    assert Clustered.is_url("valkey+cluster://h")
+    assert not Clustered.is_url("redis://h")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis+cluster://", "redis+cluster://h:x", "redis+cluster://h,,i", "redis+cluster://h/a", "redis://h"],
+)
+def test_no_cluster(url: str) -> None:
+    with pytest.raises(InvalidSetting, match="valkey_url"):
+        Clustered.of(url)

@@ -2,12 +2,13 @@
 
     python -m bench.cache.learned FOLDER --out bench/results/NAME.json --plot docs/explanation/images/learned.svg
 
-FOLDER holds NAME.parquet files. Of each trace the first requests are taken (``--requests``). The first half trains; the second is what is
-counted. All variants run on LRU at 1% of the keys, with the same delay, through the simulator's replay:
+FOLDER holds NAME.parquet files. Of each trace the first requests are taken (``--requests``). The second half is what is counted. It falls
+into stretches (``--trainings``); before each, everything is trained anew on the latest requests that are over, at most as many as ``LEARN``
+says. All variants run on LRU at 1% of the keys, with the same delay, through the simulator's replay:
 
-- tables: each candidate's share, calibrated (isotonic) on the last 30% of the first half;
+- tables: each candidate's share, calibrated (isotonic) on the latest 30% of what is learned from;
 - boosting: the same candidates, judged by trees over the 64 features and the tables' columns, calibrated on the same 30%;
-- lstm: the tables, and the four likeliest keys of a network trained on the first 70% of the first half, calibrated on the rest;
+- lstm: the tables, and the four likeliest keys of a network trained on the older 70%, calibrated on the rest;
 - both: boosting, and the network's keys.
 
 All keep to the budget of the predictor that is shipped: at most 1.085 loads for each miss of LRU, some saved up, and a price that
@@ -15,12 +16,14 @@ rises where precision is poor.
 
 Then the question that decides the default: ``predis`` is that predictor itself (own policy, several tables, learning online, no model);
 ``predis+boosting`` and ``predis+lstm`` ask beside it for what the models name, both trained on what *it* misses. Differences have a 95%
-interval over blocks of 1,000 requests.
+interval (Student's t) over blocks of 1,000 requests. What a computation takes is processor time of one thread: other work on the machine
+does not count.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import platform
 import sys
@@ -34,6 +37,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from scipy.stats import t as student
 
 from predis.cache.predictor import boosting, lstm, next_keys
 from predis.cache.predictor.boosting import Confidence, Isotonic, reliability, worth_it
@@ -58,8 +62,7 @@ REVIEW = 1_024  # requests
 LATER = 0.3
 BLOCK = 1_000
 BATCH = 4_096
-ON_TABLES = ("boosting", "lstm", "both")
-ON_PREDIS = ("predis+boosting", "predis+lstm")
+LEARN = {"candidates": 200_000, "reads": 60_000}  # that one training is given at most, the latest
 
 
 class Counted(Prefetcher):
@@ -144,12 +147,17 @@ class Scripted(Prefetcher):
 
 
 class Beside(Prefetcher):
-    """The shipped predictor, and what a script asks for besides, from the same purse and in the same reserve."""
+    """The shipped predictor, and what a script asks for besides, from the same purse and in the same reserve.
+
+    Attributes:
+        became: of what the script would have asked for. Foreseen: resident, or asked for by the predictor itself.
+    """
 
     def __init__(self, setup: Setup, wanted: Wanted, *, horizon: int) -> None:
         super().__init__(setup)
         self._wanted, self._horizon = wanted, horizon
         self._inner = Ensemble(setup)
+        self.became = dict.fromkeys(("foreseen", "too dear", "no savings", "no room", "named"), 0)
         self._duel: Any = None
         self._named: set[Key] = set()
         self._kept: deque[tuple[int, Key]] = deque()
@@ -166,11 +174,19 @@ class Beside(Prefetcher):
         while kept and kept[0][0] + self._horizon < i:
             duel.release(kept.popleft()[1])
         self._named.clear()
-        if purse.savings > 0.0 and len(duel.reserve) < duel.room:
-            for chance, other in self._wanted.get(i, ()):
-                if chance > purse.price * (1.0 - chance) and other not in named:
-                    named.append(other)
-                    self._named.add(other)
+        for chance, other in self._wanted.get(i, ()):
+            if other in named or other in duel:
+                self.became["foreseen"] += 1
+            elif chance <= purse.price * (1.0 - chance):
+                self.became["too dear"] += 1
+            elif purse.savings <= 0.0:
+                self.became["no savings"] += 1
+            elif len(duel.reserve) >= duel.room:
+                self.became["no room"] += 1
+            else:
+                self.became["named"] += 1
+                named.append(other)
+                self._named.add(other)
         return named
 
     def asked(self, key: Key) -> None:
@@ -190,6 +206,17 @@ class Beside(Prefetcher):
         self._inner.wasted(key)
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """A part of the second half. What is over when it begins is learned from."""
+
+    start: int
+    stop: int
+
+    def holds(self, rows: np.ndarray) -> np.ndarray:
+        return (rows >= self.start) & (rows < self.stop)
+
+
 @dataclass
 class Candidates:
     """Who was proposed after which request, and how likely each is worth it."""
@@ -202,8 +229,9 @@ class Candidates:
 class Case:
     """One trace, prepared."""
 
-    def __init__(self, path: Path, requests: int) -> None:
+    def __init__(self, path: Path, requests: int, *, trainings: int) -> None:
         whole = read(path)
+        self.whole = len(whole)
         count = min(requests, len(whole))
 
         def cut(column: Any) -> Any:
@@ -213,6 +241,8 @@ class Case:
             whole.keys.slice(0, count), name=whole.name, ts=cut(whole.ts), sizes=cut(whole.sizes), clients=cut(whole.clients)
         )  # fmt: skip
         self.count, self.half = count, count // 2
+        ends = np.linspace(self.half, count, trainings + 1).astype(int).tolist()
+        self.stretches = [Stretch(*pair) for pair in itertools.pairwise(ends)]
         self.delay = Delay.parse(BY_CLOCK.get(whole.name, "10"))
         self.capacity = max(1, self.trace.distinct // 100)
         self.horizon = max(32, min(512, self.capacity))
@@ -268,9 +298,9 @@ class Case:
             wanted.setdefault(row, []).append((chance, key))
         return wanted
 
-    def scripted(self, *candidates: Candidates | None) -> Counted:
+    def scripted(self, *candidates: Candidates) -> Counted:
         """LRU with these."""
-        wanted: Any = self.wanted(*[some for some in candidates if some is not None])
+        wanted: Any = self.wanted(*candidates)
         return self.run(Scripted(self.setup, wanted, missed=self.missed), policy="lru")
 
     def beside(self, candidates: Candidates) -> Counted:
@@ -291,8 +321,28 @@ class Case:
         )  # fmt: skip
 
 
-def proposed(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """All candidates of the tables: rows, keys, ``COLUMNS``, and the share that tables alone go by."""
+@dataclass
+class Proposed:
+    """All candidates of the tables.
+
+    Attributes:
+        rows, keys: after which read, and which key.
+        shares: what tables alone go by.
+        inputs: the 64 features and the tables' columns.
+    """
+
+    rows: np.ndarray
+    keys: np.ndarray
+    shares: np.ndarray
+    inputs: np.ndarray
+
+    def over(self, case: Case, stretch: Stretch) -> np.ndarray:
+        """Indices of those that are learned from when the stretch begins."""
+        return np.flatnonzero(self.rows < stretch.start - case.horizon)[-LEARN["candidates"] :]
+
+
+def propose(case: Case) -> tuple[Proposed, float]:
+    """The tables' candidates, and the microseconds that the features of a row took."""
     timed = case.delay.seconds > 0
     proposer = Proposer(case.delay.seconds - 1e-9 if timed else case.delay.requests + 1.0)
     rows, keys, columns, shares = [], [], [], []
@@ -304,14 +354,17 @@ def proposed(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray
             keys.append(one.key)
             columns.append(one[1:])
             shares.append(one.share)
-    return np.array(rows), np.array(keys, np.int64), np.array(columns, np.float32), np.array(shares)
+    at, asked = np.array(rows), np.array(keys, np.int64)
+    found, us = featured(case, at, asked)
+    inputs = np.column_stack([found, np.array(columns, np.float32)])
+    return Proposed(at, asked, np.array(shares), inputs), us
 
 
 def featured(case: Case, rows: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, float]:
     """The 64 features of every candidate, and the microseconds a row took, reads and candidates alike."""
     template_of = np.zeros(int(case.codes.max()) + 1, np.int64)
     template_of[case.codes] = case.templates()
-    batch = case.batch().with_questions(rows, keys, template_of[keys])
+    batch = case.batch().with_questions(rows, keys, templates=template_of[keys])
     features, found = Features(), []
     began = time.process_time()
     for start in range(0, len(batch), BATCH):
@@ -321,72 +374,97 @@ def featured(case: Case, rows: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray
     return np.concatenate(found), (time.process_time() - began) / len(batch) * 1e6
 
 
-def by_tables(case: Case, rows: np.ndarray, keys: np.ndarray, shares: np.ndarray) -> Candidates:
-    known = rows < case.half - case.horizon
-    worth = case.labels(rows[known], keys[known], until=case.half)
-    cut = round(len(worth) * (1.0 - LATER))
-    calibration = Isotonic.fit(shares[known][cut:], worth[cut:])
-    return Candidates(rows, keys, calibration(shares))
+def by_tables(case: Case, proposed: Proposed) -> Candidates:
+    chances = np.zeros(len(proposed.rows))
+    for stretch in case.stretches:
+        known = proposed.over(case, stretch)[-round(LATER * LEARN["candidates"]) :]
+        worth = case.labels(proposed.rows[known], proposed.keys[known], until=stretch.start)
+        ahead = stretch.holds(proposed.rows)
+        chances[ahead] = Isotonic.fit(proposed.shares[known], worth)(proposed.shares[ahead])
+    return Candidates(proposed.rows, proposed.keys, chances)
 
 
 def by_boosting(
-    case: Case,
-    rows: np.ndarray,
-    keys: np.ndarray,
-    inputs: np.ndarray,
-    missed: np.ndarray,
-    told: dict[str, Any],
-) -> Candidates | None:
-    known = rows < case.half - case.horizon
-    worth = case.labels(rows[known], keys[known], until=case.half, missed=missed)
-    began = time.process_time()
-    try:
-        confidence = Confidence.fit(inputs[known], worth, columns=[*NAMES, *COLUMNS], later=LATER)
-    except InvalidInput as error:
-        told["why_no_boosting"] = error.message
-        return None
-    told["boosting_trained_s"] = time.process_time() - began
-    began = time.process_time()
-    chances = confidence.chances(inputs)
-    told["boosting_us_per_candidate"] = (time.process_time() - began) / len(inputs) * 1e6
-    told["importance"] = dict(list(confidence.importance().items())[:12])
-    return Candidates(rows, keys, chances)
+    case: Case, proposed: Proposed, *, missed: np.ndarray, otherwise: Any = 0.0
+) -> tuple[Candidates, dict[str, Any]]:
+    """And what training took. Where a stretch has too little before it, chances are the others."""
+    chances = np.zeros(len(proposed.rows)) + otherwise
+    told: dict[str, Any] = {"trained": 0, "trained_s": 0.0}
+    for stretch in case.stretches:
+        known = proposed.over(case, stretch)
+        worth = case.labels(proposed.rows[known], proposed.keys[known], until=stretch.start, missed=missed)
+        began = time.process_time()
+        try:
+            confidence = Confidence.fit(
+                proposed.inputs[known], worth, columns=[*NAMES, *COLUMNS], later=LATER
+            )
+        except InvalidInput as error:
+            told["not_trained"] = error.message
+            continue
+        told["trained"] += 1
+        told["trained_s"] += time.process_time() - began
+        ahead = stretch.holds(proposed.rows)
+        began = time.process_time()
+        chances[ahead] = confidence.chances(proposed.inputs[ahead])
+        told["us_per_candidate"] = (time.process_time() - began) / max(ahead.sum(), 1) * 1e6
+        told["importance"] = dict(list(confidence.importance().items())[:12])
+    return Candidates(proposed.rows, proposed.keys, chances), told
 
 
-def by_network(case: Case, missed: np.ndarray, told: dict[str, Any]) -> Candidates | None:
-    cut = round(case.half * (1.0 - LATER))
+def by_network(case: Case, *, missed: np.ndarray) -> tuple[Candidates, dict[str, Any]]:
     inputs = next_keys.windows(case.codes, case.clients)
+    parts: list[Candidates] = []
+    told: dict[str, Any] = {"trained": 0, "trained_s": 0.0}
+    for stretch in case.stretches:
+        began = time.process_time()
+        try:
+            network, cut = trained(case, stretch, inputs, missed=missed)
+        except InvalidInput as error:
+            told["not_trained"] = error.message
+            continue
+        told["trained"] += 1
+        told["trained_s"] += time.process_time() - began
+        rows = np.arange(cut, stretch.stop)
+        found, scores = network.ask(inputs[rows])
+        rows, keys, raw = np.repeat(rows, found.shape[1]), found.ravel(), scores.ravel().astype(np.float64)
+        some = keys >= 0
+        rows, keys, raw = rows[some], keys[some], raw[some]
+        known, ahead = rows < stretch.start - case.horizon, stretch.holds(rows)
+        labels = case.labels(rows[known], keys[known], until=stretch.start, missed=missed)
+        parts.append(Candidates(rows[ahead], keys[ahead], Isotonic.fit(raw[known], labels)(raw[ahead])))
+        told["ms_per_batch_of_256"] = batch_ms(network, inputs)
+    none = np.empty(0, np.int64)
+    columns = [
+        np.concatenate([none, *(getattr(part, name) for part in parts)])
+        for name in ("rows", "keys", "chances")
+    ]
+    return Candidates(*columns), told
+
+
+def trained(case: Case, stretch: Stretch, inputs: np.ndarray, *, missed: np.ndarray) -> tuple[NextKeys, int]:
+    """A network, and the first read that it did not learn from."""
+    first = max(0, stretch.start - LEARN["reads"])
+    cut = round(stretch.start - LATER * (stretch.start - first))
+    past = slice(first, cut)
     targets = next_keys.needed_next(
-        case.codes[:cut], case.clients[:cut], needed=missed[:cut], ready=case.ready[:cut], horizon=case.horizon
+        case.codes[past], case.clients[past], needed=missed[past], ready=case.ready[past] - first, horizon=case.horizon
     )  # fmt: skip
-    began = time.process_time()
-    try:
-        network = lstm.fit(inputs[:cut], targets)
-    except InvalidInput as error:
-        told["why_no_lstm"] = error.message
-        return None
-    told["lstm_trained_s"] = time.process_time() - began
-    rows = np.arange(cut, case.count)
-    found, scores = network.ask(inputs[rows])
-    rows = np.repeat(rows, found.shape[1])
-    keys, raw = found.ravel(), scores.ravel().astype(np.float64)
-    some = keys >= 0
-    rows, keys, raw = rows[some], keys[some], raw[some]
-    known = rows < case.half - case.horizon
-    labels = case.labels(rows[known], keys[known], until=case.half, missed=missed)
-    calibration = Isotonic.fit(raw[known], labels)
-    told["lstm_ms_per_batch_of_256"] = batch_ms(network, inputs)
-    return Candidates(rows, keys, calibration(raw))
+    return lstm.fit(inputs[past], targets), cut
 
 
 def batch_ms(network: NextKeys, inputs: np.ndarray) -> dict[str, float]:
+    """Processor time and time by the clock; the least of the latter is what an idle machine takes."""
     batch = np.resize(inputs, (next_keys.BATCH, inputs.shape[1]))
-    took = []
+    took, spent = [], []
     for _ in range(200):
-        began = time.perf_counter()
+        began, used = time.perf_counter(), time.process_time()
         network.ask(batch)
+        spent.append((time.process_time() - used) * 1e3)
         took.append((time.perf_counter() - began) * 1e3)
-    return {"median": float(np.median(took)), "p95": float(np.quantile(took, 0.95)), "least": min(took)}
+    return {
+        "cpu_median": float(np.median(spent)), "cpu_p95": float(np.quantile(spent, 0.95)), "wall_median": float(np.median(took)),
+        "wall_least": min(took),
+    }  # fmt: skip
 
 
 def judged(case: Case, candidates: Candidates) -> dict[str, Any]:
@@ -416,82 +494,91 @@ def row_of(case: Case, counted: Counted, base: Counted | None) -> dict[str, Any]
         "precision": min(1.0, right / asked) if asked else None,
         "on_time": counted.counts["used"] / right if right else None,
     }
+    if isinstance(counted.inner, Beside):
+        row["became"] = counted.inner.became
     if base is not None:
         difference = (counted.misses - base.misses)[: requests // BLOCK] / BLOCK
         mean = float(difference.mean())
-        error = 1.96 * float(difference.std(ddof=1)) / len(difference) ** 0.5
+        error = (
+            float(student.ppf(0.975, len(difference) - 1) * difference.std(ddof=1)) / len(difference) ** 0.5
+        )
         row["difference"] = {"low": mean - error, "mean": mean, "high": mean + error}
         row["adds"] = mean + error < 0.0
     return row
 
 
-def measured(path: Path, requests: int) -> dict[str, Any]:
-    began = time.perf_counter()
-    case = Case(path, requests)
+def measured(path: Path, requests: int, *, trainings: int) -> dict[str, Any]:
+    began = time.process_time()
+    case = Case(path, requests, trainings=trainings)
     told: dict[str, Any] = {
-        "requests": case.count, "keys": case.trace.distinct, "capacity": case.capacity, "delay": str(case.delay), "horizon": case.horizon,
+        "requests": case.count, "of": case.whole, "keys": case.trace.distinct, "capacity": case.capacity, "delay": str(case.delay),
+        "horizon": case.horizon, "trainings": trainings,
     }  # fmt: skip
-    rows, keys, columns, shares = proposed(case)
-    found, told["features_us_per_row"] = featured(case, rows, keys)
-    inputs = np.column_stack([found, columns])
-    tables = by_tables(case, rows, keys, shares)
-    boosted = by_boosting(case, rows, keys, inputs, case.missed, told)
-    network = by_network(case, case.missed, told)
+    proposed, told["features_us_per_row"] = propose(case)
+    told["candidates"] = len(proposed.rows)
+    tables = by_tables(case, proposed)
+    boosted, told["boosting"] = by_boosting(case, proposed, missed=case.missed, otherwise=tables.chances)
+    network, told["lstm"] = by_network(case, missed=case.missed)
     told["judged"] = {
-        name: judged(case, some) for name, some in (("tables", tables), ("boosting", boosted), ("lstm", network)) if some
-    }  # fmt: skip
+        name: judged(case, some)
+        for name, some in (("tables", tables), ("boosting", boosted), ("lstm", network))
+    }
     base = case.scripted(tables)
     shipped = case.run(Ensemble(case.setup), policy="predis", coded=False)
+    beside, told["predis+boosting"] = by_boosting(case, proposed, missed=shipped.missed)
+    beside_network, told["predis+lstm"] = by_network(case, missed=shipped.missed)
     runs = {
         "lru": (case.lru, None),
         "s3-fifo": (case.run(Prefetcher(case.setup), policy="s3-fifo"), None),
         "tables": (base, None),
-        "boosting": (case.scripted(boosted or tables), base),
+        "boosting": (case.scripted(boosted), base),
         "lstm": (case.scripted(tables, network), base),
-        "both": (case.scripted(boosted or tables, network), base),
+        "both": (case.scripted(boosted, network), base),
         "predis": (shipped, base),
+        "predis+boosting": (case.beside(beside), shipped),
+        "predis+lstm": (case.beside(beside_network), shipped),
     }
-    for name, more in (
-        ("predis+boosting", by_boosting(case, rows, keys, inputs, shipped.missed, {})),
-        ("predis+lstm", by_network(case, shipped.missed, {})),
-    ):
-        runs[name] = (case.beside(more) if more else shipped, shipped)
     told["runs"] = {name: row_of(case, *pair) for name, pair in runs.items()}
     for row in told["runs"].values():
         row["loads_to_lru"] = row["loads"] / told["runs"]["lru"]["misses"]
-    told["seconds"] = time.perf_counter() - began
+    told["cpu_s"] = time.process_time() - began
     return told
 
 
 def draw(traces: dict[str, Any], path: Path) -> None:
-    """Bars of the miss ratio, a group a trace."""
+    """What the models change of the miss ratio, with intervals: beside tables alone, and beside the predictor that is shipped."""
     import matplotlib as mpl
 
     mpl.use("svg")
     mpl.rcParams.update({"svg.hashsalt": "predis", "svg.fonttype": "none", "font.size": 9})
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(8.6, 3.4))
-    shown = ("lru", "tables", *ON_TABLES, "predis", *ON_PREDIS)
-    labels = (
-        "LRU",
-        "tables",
-        "+ boosting",
-        "+ LSTM",
-        "+ both",
-        "as shipped",
-        "shipped + boosting",
-        "shipped + LSTM",
+    panels = (
+        ("beside tables alone", (("boosting", "#d98200"), ("lstm", "#2e7d32"), ("both", "#6a4fb3"))),
+        ("beside Predis as it is shipped", (("predis+boosting", "#d98200"), ("predis+lstm", "#2e7d32"))),
     )
-    colours = ("#b8c4d0", "#2f6db5", "#d98200", "#2e7d32", "#6a4fb3", "#1c2733", "#f0b860", "#8bc48e")
-    wide = 0.8 / len(shown)
-    for at, (name, label, colour) in enumerate(zip(shown, labels, colours, strict=True)):
-        heights = [found["runs"][name]["miss_ratio"] for found in traces.values()]
-        axes.bar(np.arange(len(traces)) + (at - 3.5) * wide, heights, wide * 0.92, label=label, color=colour)
-    axes.set_xticks(np.arange(len(traces)), list(traces))
-    axes.set_ylabel("miss ratio, second half")
-    axes.legend(ncols=4, frameon=False, loc="upper center", bbox_to_anchor=(0.5, 1.22))
-    axes.spines[["top", "right"]].set_visible(False)
+    labels = {"boosting": "boosting", "lstm": "LSTM", "both": "both"}
+    figure, both = pyplot.subplots(1, 2, figsize=(8.6, 3.2), sharey=True)
+    for axes, (title, shown) in zip(both, panels, strict=True):
+        axes.axvline(0.0, color="#1c2733", linewidth=0.8)
+        for at, (name, colour) in enumerate(shown):
+            rows = [found["runs"][name]["difference"] for found in traces.values()]
+            means = np.array([row["mean"] for row in rows]) * 100.0
+            error = (
+                np.array([[row["mean"] - row["low"], row["high"] - row["mean"]] for row in rows]).T * 100.0
+            )
+            place = np.arange(len(rows)) + (at - (len(shown) - 1) / 2) * 0.22
+            label = labels[name.removeprefix("predis+")]
+            axes.errorbar(
+                means, place, xerr=error, fmt="o", color=colour, markersize=4, capsize=2, label=label
+            )
+        axes.set_title(title, fontsize=9)
+        axes.set_xlabel("change of the miss ratio, points (left: fewer misses)")
+        axes.set_yticks(np.arange(len(traces)), list(traces))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="x", color="#e3e8ee", linewidth=0.6)
+    both[0].invert_yaxis()
+    both[0].legend(frameon=False, fontsize=8)
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
 
@@ -503,19 +590,23 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--trace", action="append")
     parser.add_argument("--requests", type=int, default=60_000)
+    parser.add_argument("--trainings", type=int, default=3)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
-    lstm._torch().set_num_threads(1)
     traces: dict[str, Any] = {}
     for name in arguments.trace or TRACES:
-        found = traces[name] = measured(arguments.folder / f"{name}.parquet", arguments.requests)
+        found = traces[name] = measured(
+            arguments.folder / f"{name}.parquet", arguments.requests, trainings=arguments.trainings
+        )
         ratios = "  ".join(f"{variant} {row['miss_ratio']:.4f}" for variant, row in found["runs"].items())
-        print(f"{name:17} {ratios}  {found['seconds']:.0f} s", flush=True)
+        print(f"{name:17} {ratios}  {found['cpu_s']:.0f} s", flush=True)
     document = {
-        "command": " ".join(["python -m bench.cache.learned", *sys.argv[1:]]),
+        "command": " ".join(["python -m bench.cache.learned FOLDER", *sys.argv[2:]]),
         "at": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
         "python": platform.python_version(),
+        "gpu": lstm._torch().cuda.is_available(),
+        "learn": LEARN,
         "tuning": asdict(Tuning()),
         "parameters": {"boosting": boosting._PARAMETERS, "window": next_keys.WINDOW, "classes": next_keys.CLASSES},
         "traces": traces,

@@ -2,6 +2,7 @@
 
     python bench/cache/simulator.py goals FOLDER --out bench/results/NAME.json   the goals of the predictor, trace by trace
     python bench/cache/simulator.py check FOLDER                                  differences to FOLDER/baselines.csv
+    python bench/cache/simulator.py ablation FOLDER                               what each part of the predictor is worth
 
 FOLDER holds NAME.parquet files. ``baselines.csv`` has the columns trace, size_objs, policy, delay_requests, miss_ratio: demand
 policies by libcachesim, prefetchers by a simulator of its own. Goals are for a cache of 1% of the keys, learning only from the past.
@@ -11,20 +12,26 @@ from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
 import json
 import os
 import platform
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from predis.cache.predictor.ensemble import FAR, FIRST, SECOND, Ensemble, Heard
+from predis.cache.predictor.followers import Source
+from predis.cache.predictor.guesses import Guess, Opinion
 from predis.cache.simulator import registry
+from predis.cache.simulator.replay import replay
 from predis.cache.simulator.report import Plan, simulate
 from predis.cache.simulator.runs import usual
-from predis.cache.simulator.setup import Delay
-from predis.cache.simulator.trace import read
+from predis.cache.simulator.setup import Delay, Setup
+from predis.cache.simulator.sizes import capacity
+from predis.cache.simulator.trace import Trace, read
 
 GOALS = {
     "orm_busy": 0.178, "llm_kv_synthetic": 0.75, "arc_p3": 0.60, "lirs_sprite": 0.72, "arc_oltp": 0.52,
@@ -36,6 +43,7 @@ BY_CLOCK = {"nasa_http": "5ms"}  # so slow that ten requests are half a minute
 DEMAND = ("lru", "s3-fifo", "twoq", "arc")
 MARKOV = ("lru+markov1", "lru+markov1-client", "lru+markov-chain")
 SHOWN = (*DEMAND, "w-tinylfu", *MARKOV, "lru+sequence", "lru+mithril", "predis", "belady", "unlimited")
+ABLATED = ["nasa_http", "llm_kv_synthetic", "cloudphysics_io", "lirs_sprite", "lirs_multi2"]
 PRECISION, LOADS, MORE_MISSES, MORE_LOADS = 0.7, 1.10, 1.01, 1.02
 
 THEIR_POLICIES = {
@@ -49,9 +57,9 @@ THEIR_PREFETCHERS = {
 }  # fmt: skip
 
 
-def goals(folder: Path, *, names: list[str], out: Path | None) -> None:
-    """One line a trace, and all rows in the file."""
-    kept: dict[str, Any] = {}
+def goals(folder: Path, *, names: list[str], out: Path | None, processes: int) -> None:
+    """One line a trace, and all rows in the file; traces in it that are not named stay as they are."""
+    kept: dict[str, Any] = json.loads(out.read_bytes())["traces"] if out is not None and out.exists() else {}
     print(
         f"{'trace':17} {'delay':>5} {'LRU':>6} {'S3FIFO':>6} {'TwoQ':>6} {'ARC':>6} {'Markov':>6} {'Mithril':>7} {'Belady':>6} {'goal':>6}"
         f" {'predis':>6} {'prec.':>6} {'timely':>6} {'loads':>6}  verdict"
@@ -61,16 +69,17 @@ def goals(folder: Path, *, names: list[str], out: Path | None) -> None:
         delay = BY_CLOCK.get(name, "10")
         trace = read(path)
         plan = Plan(names=[run for run in usual(trace) if run in SHOWN], delay=Delay.parse(delay))
-        found = simulate(trace, plan, processes=os.cpu_count() or 1)
+        found = simulate(trace, plan, processes=processes)
         rows = {row["run"]: row for row in found.rows()}
-        kept[name] = {**found.to_dict(), "goal": GOALS.get(name), "faults": faults(name, rows)}
+        at = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
+        kept[name] = {"at": at, **found.to_dict(), "goal": GOALS.get(name), "faults": faults(name, rows)}
         print(line(name, delay, rows=rows), flush=True)
         if out is not None:
             keep(kept, out)
 
 
 def keep(kept: dict[str, Any], out: Path) -> None:
-    about = {"command": " ".join(["python", *sys.argv]), "at": time.strftime("%Y-%m-%d %H:%M", time.gmtime())}
+    about = {"command": " ".join(["python", *sys.argv])}
     about |= {"python": platform.python_version(), "cores": str(os.cpu_count())}
     out.write_text(json.dumps({**about, "traces": kept}, indent=1) + "\n", "utf-8")
 
@@ -154,22 +163,81 @@ def _print_differences(title: str, rows: list[dict[str, Any]], *, theirs: dict[s
     print(f"{title}: {', '.join(said)}", flush=True)
 
 
+class Without(Ensemble):
+    """The predictor without one of its parts; everything else learns and decides as it does."""
+
+    def __init__(self, setup: Setup, *, part: str) -> None:
+        super().__init__(dataclasses.replace(setup, clients=setup.clients and part != "held"))
+        self.part = part
+        if (
+            part == "look-ahead"
+        ):  # what comes next is learned, as by a Markov chain; in time or not is still judged
+            self.wait = 0.0 if self.timed else 1.0
+
+    def _hear(self, source: Source, rule: int, **given: Any) -> None:
+        if rule != RULES.get(self.part):
+            super()._hear(source, rule, **given)
+
+    def _stride(self, key: int, confirmed: bool, **given: Any) -> None:
+        if self.part != "stride":
+            super()._stride(key, confirmed, **given)
+
+    def _opinion(self, heard: Sequence[Heard], before: Guess | None, **given: Any) -> Opinion:
+        if self.part == "mixtures":  # the surest rule alone speaks
+            heard, before = [max(heard, key=lambda one: one[1].chance)], None
+        return super()._opinion(heard, before, **given)
+
+
+RULES = {"first": FIRST, "second": SECOND, "far": FAR}
+PARTS = ("", *RULES, "stride", "held", "look-ahead", "mixtures", "duel")
+
+
+def ablation(folder: Path, *, names: list[str], requests: int) -> None:
+    """Misses and precision of the predictor without one of its parts, as the rows of a Markdown table."""
+    print("| trace |", " | ".join(f"no {part}" if part else "whole" for part in PARTS), "|")
+    print("|---|", *["---|"] * len(PARTS), sep="")
+    for name in names:
+        trace = first_of(read(folder / f"{name}.parquet"), requests)
+        setup = Setup(
+            capacity("1%", trace, in_bytes=False),
+            Delay.parse(BY_CLOCK.get(name, "10")),
+            clients=trace.clients is not None,
+            clock=trace.ts is not None,
+        )
+        print(f"| {name} |", end="", flush=True)
+        for part in PARTS:
+            policy = registry.policy("s3-fifo" if part == "duel" else "predis", setup.capacity)
+            counts = replay(trace, policy, prefetcher=Without(setup, part=part))
+            print(f" {counts.miss_ratio:.3f} ({counts.precision or 0:.2f}) |", end="", flush=True)
+        print()
+
+
+def first_of(trace: Trace, requests: int) -> Trace:
+    ts = None if trace.ts is None else trace.ts[:requests]
+    clients = None if trace.clients is None else trace.clients[:requests]
+    return Trace(trace.keys.slice(0, requests), name=trace.name, ts=ts, clients=clients)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["goals", "check"])
+    parser.add_argument("what", choices=["goals", "check", "ablation"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--trace", action="append", help="only this one; may be given several times")
     parser.add_argument("--out", type=Path, help="write all figures there, JSON")
+    parser.add_argument("--requests", type=int, default=10**9, help="of each trace, for the ablation")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="runs at a time")
     given = parser.parse_args()
     names = given.trace or [*GOALS, *HARMLESS, *OTHERS]
     if given.what == "check":
         check(given.folder, names=names)
+    elif given.what == "ablation":
+        ablation(given.folder, names=given.trace or ABLATED, requests=given.requests)
     else:
         if "predis" not in registry.PREFETCHERS:
             print("the predictor is not registered: baselines alone")
-        goals(given.folder, names=names, out=given.out)
+        goals(given.folder, names=names, out=given.out, processes=given.processes)
 
 
 if __name__ == "__main__":

@@ -87,7 +87,8 @@ class Settings:
     predict_threads: int = _setting(2, "Predictions one worker runs at once off the event loop, of different versions.", low=1, high=64)
     valkey_url: str = _setting(
         "", "URL of the Valkey or Redis behind the cache, also for endpoints that keep their predictions there: redis://, rediss://, "
-        "unix:// or redis+sentinel://host,host/name; no Cluster. Empty: the embedded Valkey (extra cache), started by this installation.",
+        "unix://, redis+sentinel://host,host/name or, for the cache alone, redis+cluster://host,host. Empty: the embedded Valkey (extra "
+        "cache), started by this installation.",
     )
     cache_timeout_ms: float = _setting(
         5.0, "Longest a request waits for that Valkey; what takes longer is predicted.", unit="ms", low=0.1, high=1_000
@@ -113,6 +114,12 @@ class Settings:
     cache_hold_back: float = _setting(
         0.05, "Share of the keys that prefetching foretells which is not loaded, to measure the gain; 1: none is, prefetching is off.",
         low=0.001, high=1,
+    )
+    cache_train_hours: float = _setting(
+        24.0, "Age at which the cache's predictor is trained anew, if it was read meanwhile; 0: never for its age.", unit="hours", low=0
+    )
+    cache_trial_share: float = _setting(
+        0.5, "Share of the cache's keys with which a new version of the predictor is tried.", low=0.01, high=0.9
     )
     cache_export_bytes: int = _setting(
         256 << 20, "Parquet files of what was read from the cache; the oldest are deleted. 0: none are written.", unit="bytes", low=0

@@ -1,6 +1,6 @@
 """Processes: ``up`` starts the roles and keeps them running; ``serve`` and ``control`` are what a role's process does.
 
-A crashed role is started again after a pause that doubles up to five seconds and is forgotten after ten good ones; the others go on.
+A crashed role is started again: at once where it ran well for ten seconds, else after a pause that doubles up to five; the others go on.
 A child whose supervisor dies ends by itself: its standard input, held open by the supervisor, closes. Stopping is SIGTERM to all, a
 few seconds to finish what was accepted, then SIGKILL.
 
@@ -11,6 +11,7 @@ of a second of each start.
 from __future__ import annotations
 
 import fcntl
+import gc
 import ipaddress
 import logging
 import os
@@ -21,6 +22,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from importlib import import_module
 
 from predis import telemetry
 from predis.app.cache import cache_missing, has_learner, run_cache, run_learner, run_valkey
@@ -37,6 +39,8 @@ ROLES = {
     "cache": "the cache gateway (Redis protocol)",
     "learner": "what-if curves, hot keys and predictions from the cache's reads",
 }
+# What takes a role longest to import.
+_HEAVY = {"serving": "predis.app.worker", "control": "predis.app.control", "cache": "predis.cache.gateway"}
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S, _GOOD_S = 0.1, 5.0, 10.0
 _LOOK_S = 0.05
 # Beyond what a role may take to finish accepted requests: to write and close what it has open.
@@ -51,9 +55,18 @@ class Child:
     arguments: list[str]
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
-    pause_s: float = _FIRST_PAUSE_S
+    pause_s: float = 0.0
     due_at: float = 0.0
     starts: int = field(default=0)
+
+    def ended(self, now: float) -> float:
+        """Its process is over: how many seconds until the next one. None where it ran well, else twice as many as before."""
+        if now - self.started_at >= _GOOD_S:
+            self.pause_s = 0.0
+        pause = self.pause_s
+        self.process, self.due_at = None, now + pause
+        self.pause_s = min(max(2 * pause, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+        return pause
 
 
 class Supervisor:
@@ -143,22 +156,16 @@ class Supervisor:
                     self._spawn(child)
 
     def _bury(self, child: Child, now: float) -> None:
-        assert child.process is not None
-        if now - child.started_at >= _GOOD_S:
-            child.pause_s = _FIRST_PAUSE_S
+        process = child.process
+        assert process is not None
+        pause = child.ended(now)
         log.warning(
-            "%s ended with status %s; starting it again in %.1f s",
-            child.name,
-            child.process.returncode,
-            child.pause_s,
+            "%s ended with status %s; starting it again in %.1f s", child.name, process.returncode, pause
         )
         if self._on_restart:
-            self._on_restart(child.name, child.process.returncode)
-        if child.process.stdin:
-            child.process.stdin.close()
-        child.process = None
-        child.due_at = now + child.pause_s
-        child.pause_s = min(child.pause_s * 2, _LONGEST_PAUSE_S)
+            self._on_restart(child.name, process.returncode)
+        if process.stdin:
+            process.stdin.close()
 
     def _spawn(self, child: Child) -> None:
         child.process = subprocess.Popen(
@@ -249,6 +256,9 @@ def run_role(settings: Settings, role: str, *, index: int = 0) -> None:
 
         prepare(settings)
         check_bind(settings)
+    gc.disable()  # imports make no garbage; to look for it again and again is a tenth of a start
+    import_module(_HEAVY.get(role, "predis"))
+    gc.enable()
     runs: dict[str, Callable[[], None]] = {
         "serving": lambda: run_serving(settings, index),
         "control": lambda: run_control(settings),

@@ -11,6 +11,8 @@ from predis.telemetry import redact
 
 _ONE = ("redis", "rediss", "valkey", "valkeys", "unix")
 _SENTINEL = ("redis+sentinel", "valkey+sentinel")
+_CLUSTER = ("redis+cluster", "rediss+cluster", "valkey+cluster", "valkeys+cluster")
+_KNOWN = "redis://, rediss://, unix:///, redis+sentinel:// or redis+cluster://"
 _SENTINEL_PORT = 26379
 
 
@@ -54,10 +56,8 @@ class Address:
 
     @classmethod
     def _of(cls, parts: SplitResult) -> Address:
-        if parts.scheme.endswith("+cluster"):
-            raise ValueError("a Cluster is not supported: give one server, or Sentinels")
         if parts.scheme not in _ONE:
-            raise ValueError("it must begin with redis://, rediss://, unix:/// or redis+sentinel://")
+            raise ValueError(f"it must begin with {_KNOWN}")
         said = _said(parts)
         username, password = unquote(parts.username or ""), unquote(parts.password or "")
         if parts.scheme == "unix":
@@ -138,11 +138,60 @@ class Watched:
         return cls(name=name, sentinels=sentinels, master=master)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Clustered:
+    """A cluster, by some of its nodes: the others are known to them. All have the same user and password."""
+
+    seeds: tuple[Address, ...]
+
+    @staticmethod
+    def is_url(url: str) -> bool:
+        return url.partition("://")[0] in _CLUSTER
+
+    @classmethod
+    def of(cls, url: str) -> Clustered:
+        """What a URL says: redis+cluster://user:password@host:6379,host2:6379, rediss+cluster:// where they speak TLS.
+
+        Raises:
+            InvalidSetting: it is no such URL.
+        """
+        try:
+            return cls(seeds=tuple(cls._seeds(urlsplit(url))))
+        except ValueError as error:
+            raise _unusable(url, error) from None
+
+    @staticmethod
+    def _seeds(parts: SplitResult) -> list[Address]:
+        login, _, hosts = parts.netloc.rpartition("@")
+        username, _, password = login.partition(":")
+        if parts.scheme not in _CLUSTER or not hosts:
+            raise ValueError("it must be like redis+cluster://host:6379,host2:6379")
+        tls = parts.scheme in ("rediss+cluster", "valkeys+cluster")
+        database = int(parts.path.strip("/") or _said(parts).get("db", "0"))
+        return [
+            Address(
+                host=host,
+                port=port,
+                tls=tls,
+                username=unquote(username),
+                password=unquote(password),
+                database=database,
+            )
+            for host, port in (_place(place, 6379) for place in hosts.split(","))
+        ]
+
+
 def _sentinel(place: str, password: str) -> Address:
+    host, port = _place(place, _SENTINEL_PORT)
+    return Address(host=host, port=port, password=password)
+
+
+def _place(place: str, port: int) -> tuple[str, int]:
+    """Host and port of ``host``, ``host:port`` or ``[host]:port``."""
     parts = urlsplit(f"//{place}")
     if not parts.hostname:
         raise ValueError(f"{place!r} is no host")
-    return Address(host=parts.hostname, port=parts.port or _SENTINEL_PORT, password=password)
+    return parts.hostname, parts.port or port
 
 
 def _said(parts: SplitResult) -> dict[str, str]:

@@ -11,12 +11,27 @@ from pathlib import Path
 import pytest
 import redis
 
+from predis.supervisor import Child
 from tests.installation import free_ports, running, settings_of, wait_for
 
-pytestmark = pytest.mark.slow
+
+def test_who_ran_well_is_started_again_at_once_and_who_did_not_later_each_time() -> None:
+    child = Child("cache-0", ["cache", "0"], started_at=0.0)
+    assert child.ended(60.0) == 0.0
+    pauses = []
+    for _ in range(8):
+        child.started_at = 100.0
+        pauses.append(child.ended(101.0))
+    assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+    assert child.due_at == 106.0
+    child.started_at = 200.0
+    assert child.ended(260.0) == 0.0
 
 
-def test_a_killed_gateway_or_valkey_is_back_and_nothing_is_lost(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_killed_gateway_or_valkey_is_back_and_nothing_is_lost(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     (port,) = free_ports(1)
     with running(settings_of(tmp_path / "home", cache_port=port, workers=1)) as installation:
 
@@ -39,6 +54,8 @@ def test_a_killed_gateway_or_valkey_is_back_and_nothing_is_lost(tmp_path: Path) 
             os.kill(installation.supervisor.pids()[role], signal.SIGKILL)
             wait_for(lambda role=role: role in installation.restarts)
             wait_for(kept)
+    assert "Ready to accept" in (tmp_path / "home" / "valkey" / "valkey.log").read_text()
+    assert "Ready to accept" not in capfd.readouterr().err  # it has its own log
 
 
 _BEHIND = """\
@@ -53,6 +70,7 @@ upsert = 'INSERT INTO notes (id, text) VALUES (:id, :value) ON CONFLICT (id) DO 
 """
 
 
+@pytest.mark.slow
 def test_no_write_that_was_acknowledged_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client writes behind while the gateway's worker and then Valkey are killed; it tries again what was not acknowledged."""
     notes, config, (port,) = tmp_path / "notes.sqlite", tmp_path / "predis.toml", free_ports(1)

@@ -21,6 +21,7 @@ import pytest
 from predis import __version__
 from predis.app import control
 from predis.app.control import Loop, control_app
+from predis.cache.predictor.tables import Tables
 from predis.clock import ManualClock, iso
 from predis.console.overview import Overview
 from predis.errors import Unavailable, all_errors
@@ -219,6 +220,7 @@ def test_the_whole_api(installation: Installation, http: Http, monkeypatch: pyte
     overview = http.get(f"/overview?endpoint={ENDPOINT}")
     assert overview == http.get("/overview")
     assert overview["endpoints"][0]["labels"]["matured"] == 50
+    _manage_the_predictor(installation, http)
 
     admin = http.post("/keys", {"name": "ada", "role": "admin"})["key"]
     http.headers["authorization"] = f"Bearer {admin}"
@@ -304,6 +306,26 @@ def _ask_about_the_cache(installation: Installation, http: Http) -> None:
     assert http.refused("GET", "/cache/what-if?memory=2x&policy=arc") == (503, "not_ready")
     predictor = http.get("/cache/predictor")
     assert (predictor["predictor"], predictor["learned"], predictor["workers"]) == (None, [], 0)
+
+
+def _manage_the_predictor(installation: Installation, http: Http) -> None:
+    """Versions of the cache's predictor come and go."""
+    assert http.get("/cache/predictor/versions")["versions"] == []
+    tables = Tables(followers={b"a": (b"b",)}).dump()
+    versions = installation.platform.steward._versions
+    for number in (1, 2):
+        assert versions.add(tables, metrics={"miss_ratio": 0.2}, lineage={}, actor="test") == number
+    installation.platform.steward.try_out(1, run="")
+    assert http.post("/cache/predictor/promote")["champion"]["version"] == 1
+    assert http.post("/cache/predictor/rollback", {"version": 2})["champion"]["version"] == 2
+    assert http.post("/cache/predictor/rollback", {})["champion"]["version"] == 0
+    assert http.refused("POST", "/cache/predictor/rollback", json={"version": 9}) == (
+        404,
+        "version_not_found",
+    )
+    run = http.post("/cache/predictor/train")
+    assert (run["endpoint"], run["trigger"]) == ("(cache)", "manual")
+    installation.platform.retrainings.end(run["id"], "rejected", why="a test")
 
 
 def _steer_rollouts(installation: Installation, http: Http) -> None:
@@ -629,6 +651,8 @@ class TestAccess:
         ("GET", "/silences", "read"), ("POST", "/silences", "operate"), ("DELETE", "/silences/1", "operate"),
         ("GET", "/objectives", "read"), ("GET", f"/endpoints/{ENDPOINT}/objectives", "read"), ("GET", "/alert-routes", "operate"),
         ("GET", "/alert-deliveries", "operate"), ("GET", "/cache/insight", "read"), ("GET", "/cache/predictor", "read"),
+        ("GET", "/cache/predictor/versions", "read"), ("POST", "/cache/predictor/promote", "operate"),
+        ("POST", "/cache/predictor/rollback", "operate"),
         ("GET", "/cache/sources", "read"), ("GET", "/cache/sources/users", "operate"), ("POST", "/cache/sources", "admin"),
         ("POST", "/alert-routes", "admin"), ("DELETE", "/alert-routes/ops", "admin"), ("POST", "/alert-routes/ops/test", "admin"),
     )  # fmt: skip
@@ -808,7 +832,7 @@ class TestLoops:
         installation.send(toys.table(20), version=1)
         loops = installation.platform.loops()
         assert [loop._name for loop in loops] == [
-            "ingest", "log", "rollouts", "checks", "alerting", "retraining", "measures", "budgets", "housekeeping",
+            "ingest", "log", "rollouts", "checks", "alerting", "retraining", "predictor", "measures", "budgets", "housekeeping",
         ]  # fmt: skip
         for loop in loops:
             loop._work()

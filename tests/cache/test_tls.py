@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import redis
 
+from predis.cache import upstream
 from predis.cache.resp import bulk, command
 from predis.cache.tls import server_context
 from predis.cache.upstream import Address, Single
@@ -145,6 +146,18 @@ def test_plain_text_is_refused_and_others_are_untouched(served: Served, ours: Au
         assert client.ping()
 
 
+def test_a_handshake_that_does_not_go_on_is_ended(
+    ours: Authority, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("predis.cache.gateway._HANDSHAKE_S", 0.1)
+    certificate, key = ours.sign("gateway-3")
+    settings = settings_of(tmp_path, cache_tls_cert=str(certificate), cache_tls_key=str(key))
+    with gateway(port, tls=server_context(settings)) as made:
+        client = Raw(made.port)
+        assert client.rest() == b""
+        client.close()
+
+
 def test_a_client_that_has_to_show_a_certificate(
     ours: Authority, theirs: Authority, port: int, tmp_path: Path
 ) -> None:
@@ -186,29 +199,39 @@ def tunnel(served: Served, port: int, authority: Authority) -> Iterator[int]:
     """What ends TLS in front of a Valkey that knows none."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*authority.sign("tunnel"))
+    carrying: set[asyncio.Task[None] | None] = set()
 
     async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, ssl.SSLError):
             while data := await reader.read(1 << 16):
                 writer.write(data)
                 await writer.drain()
-        writer.close()
+            writer.close()
+            await writer.wait_closed()
 
     async def come(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        carrying.add(asyncio.current_task())
         behind_reader, behind_writer = await asyncio.open_connection("127.0.0.1", port)
         await asyncio.gather(carry(reader, behind_writer), carry(behind_reader, writer))
 
     async def start() -> asyncio.Server:
         return await asyncio.start_server(come, "127.0.0.1", 0, ssl=context)
 
+    async def end() -> None:
+        server.close()
+        await asyncio.gather(*filter(None, carrying))
+
     server: asyncio.Server = served.do(start())
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
-        served.call(server.close)
+        served.do(end())
 
 
-def test_a_valkey_behind_tls(served: Served, ours: Authority, theirs: Authority, port: int) -> None:
+def test_a_valkey_behind_tls(
+    served: Served, ours: Authority, theirs: Authority, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upstream, "CONNECT_S", 0.5)
     with tunnel(served, port, ours) as secured:
         address = Address.of(f"rediss://127.0.0.1:{secured}/2")
         trusting = ssl.create_default_context(cafile=str(ours.file))

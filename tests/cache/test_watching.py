@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
+from predis.cache import answers, session
 from predis.cache.link import Link
 from predis.cache.reading import Loaded, SourceFailed
-from predis.cache.resp import bulk, command
+from predis.cache.resp import array, bulk, command
 from tests.cache.gateways import Raw, Served, gateway, valkey, wait_until
+
+MB = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -239,3 +243,112 @@ def test_a_near_cache_is_pushed_what_was_prefetched(given: Given) -> None:
     other.ask(command(b"SET", b"user:7", b"changed"))
     assert b"invalidate" in client.socket.recv(4096)
     other.close()
+
+
+def test_long_values_go_up_as_they_come(given: Given, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a source has the key is known before the value is."""
+    monkeypatch.setattr(session, "MOST_HELD", MB)
+    client, other, big = given.client, Raw(given.direct), bytes(4 * MB)
+    other.ask(command(b"MSET", b"mark:user:1", b"m", b"mark:user:2", b"m"))
+    sent = [
+        command(b"SET", b"mine", big),
+        command(b"SET", b"user:1", big),
+        command(b"MULTI"),
+        command(b"SET", b"user:2", big),
+        command(b"EXEC"),
+        command(b"MGET", b"user:1", b"mine", b"user:2"),
+    ]
+    got = client.ask(b"".join(sent), 6)
+    assert got == b"+OK\r\n+OK\r\n+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n" + array([bulk(big)] * 3)
+    assert given.reader.loads == []
+    assert other.ask(command(b"EXISTS", b"mark:user:1", b"mark:user:2")) == b":0\r\n"
+    other.close()
+
+
+@pytest.mark.parametrize(
+    "long", [(b"SET", b"cart:1"), (b"SET", b"mine"), (b"GETRANGE", b"mine", b"0", b"1"), (b"ECHO",)]
+)
+def test_a_long_command_waits_for_a_read_that_is_sent_again(given: Given, long: Sequence[bytes]) -> None:
+    """Which would otherwise be sent amid its bytes."""
+    client, sent = given.client, command(*long, bytes(MB))
+    given.gate(False)
+    client.send(command(b"HGET", b"cart:1", b"item"))
+    wait_until(lambda: given.reader.loads)
+    client.send(sent[: MB // 2])
+    given.gate(True)
+    assert client.replies(1) == bulk(b"pear")
+    client.send(sent[MB // 2 :] + command(b"ECHO", b"after"))
+    assert client.replies(2).endswith(bulk(b"after"))
+
+
+def test_nothing_is_pushed_amid_a_long_command(given: Given) -> None:
+    client, sent = given.client, command(b"ECHO", bytes(MB))
+    client.ask(
+        command(b"HELLO", b"3") + command(b"PREDIS", b"NEAR", b"ON") + command(b"SET", b"user:7", b"soon"), 3
+    )
+    client.send(sent[: MB // 2])
+    wait_until(lambda: given.served.call(lambda: _of(given)._requests.passing))
+    given.served.call(lambda: _of(given).push(b"user:7"))
+    client.send(sent[MB // 2 :])
+    assert client.replies(1) == bulk(bytes(MB))
+
+
+def test_what_must_be_seen_whole_and_is_too_long_is_refused(
+    given: Given, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "MOST_HELD", MB)
+    for sent in (
+        command(b"SET", b"kept:1", bytes(2 * MB)),
+        command(b"MSET", b"user:1", bytes(MB), b"user:2", bytes(MB)),
+    ):
+        client = Raw(given.served.port)
+        client.send(sent[:-2])  # so that nothing is left unread where it is closed
+        assert client.rest().startswith(b"-ERR Predis has to see this command whole")
+        client.close()
+    assert given.writer.written == []
+    assert given.client.ask(command(b"PING")) == b"+PONG\r\n"
+
+
+def test_long_replies_go_down_as_they_come(given: Given) -> None:
+    client, other, big = given.client, Raw(given.direct), bytes(8 * MB)
+    other.ask(command(b"SET", b"user:1", big))
+    other.ask(command(b"HSET", b"cart:1", b"item", big))
+    other.close()
+    client.send(
+        command(b"GET", b"user:1") + command(b"HGET", b"cart:1", b"item") + command(b"GET", b"user:2")
+    )
+    wait_until(lambda: given.served.call(_of(given).transport.get_write_buffer_size))
+    assert given.served.call(lambda: sum(map(len, _of(given).answers._begun))) <= answers.LONG_REPLY
+    assert client.replies(3) == bulk(big) * 2 + bulk(b"of user:2")
+    client.ask(command(b"PING"))
+    assert given.reader.seen_ttl == [(b"user:1", -1), (b"cart:1", None)]
+
+
+def test_who_asks_more_than_is_kept_in_mind_is_not_read(
+    given: Given, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "MOST_TURNS", 1_000)
+    client, value = given.client, bytes(1_000)
+    client.ask(command(b"SET", b"user:1", value))
+    ask = command(b"GET", b"user:1")
+    sender = threading.Thread(target=lambda: client.send(ask * 20_000))
+    sender.start()
+    wait_until(lambda: given.served.call(lambda: _of(given)._paused))
+    # Those of one read, each with its PTTL.
+    assert given.served.call(lambda: len(_of(given).answers._turns)) < 1_000 + 2 * (1 << 18) // len(ask)
+    assert client.replies(20_000) == bulk(value) * 20_000
+    sender.join()
+
+
+def test_who_asks_too_much_and_takes_nothing_is_cut(given: Given, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "MOST_TURNS", 1_000)
+    monkeypatch.setattr(session, "STALLED_S", 0.1)
+    client = given.client
+    client.ask(command(b"SET", b"user:1", bytes(1_000)))
+    with pytest.raises(ConnectionError):
+        client.send(command(b"GET", b"user:1") * 1_000_000)
+
+
+def _of(given: Given) -> session.Session:
+    (one,) = given.served.gateway._sessions
+    return one

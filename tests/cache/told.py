@@ -9,7 +9,8 @@ import numpy as np
 
 from predis.cache.collector import Collector
 from predis.cache.learner import INSIGHT, write
-from predis.cache.ring import EVENT, Flag, place_of
+from predis.cache.ring import Flag, place_of
+from predis.cache.ring_reader import EVENT
 from predis.cache.what_if import Present
 
 

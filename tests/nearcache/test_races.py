@@ -27,7 +27,7 @@ from predis import nearcache
 from tests.nearcache.stories import PATIENCE_S, until
 
 WRITER = Path(__file__).with_name("writer.py")
-WRITERS, WRITES = 3, 300
+WRITERS, WRITES = 3, 120
 KEYS = [f"w{writer}k{number}" for writer in range(WRITERS) for number in range(2)]
 
 pytestmark = pytest.mark.slow

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import logging
 import math
+import os
 import signal
 import socket
 import sys
@@ -17,21 +18,24 @@ from importlib.util import find_spec
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from predis.app.serve import allow_files, bind, stop_signal
+from predis.app.serve import bind, raise_files, stop_signal
 from predis.cache import embedded
 from predis.clock import SystemClock
 from predis.errors import MissingExtra
 from predis.metrics import Metrics
 from predis.settings import Settings
+from predis.tracing import tracer
 
 if TYPE_CHECKING:
     from predis.cache.foretelling import Foretelling
     from predis.cache.link import Link
+    from predis.cache.scheduling import Scheduling
     from predis.cache.supply import Supply
 
 log = logging.getLogger(__name__)
 
 _OTHER_FILES = 256
+_NICENESS = 10
 _PATIENCE_S = 3.0
 
 
@@ -55,7 +59,7 @@ def run_valkey(settings: Settings) -> None:
     valkey.start()
     status = valkey.wait()
     if not stopping.is_set():
-        sys.exit(f"the embedded Valkey ended with status {status}")
+        sys.exit(f"the embedded Valkey ended with status {status}; see {valkey.log_path}")
 
 
 def run_cache(settings: Settings, index: int) -> None:
@@ -68,19 +72,33 @@ def run_cache(settings: Settings, index: int) -> None:
     """
     import uvloop
 
-    worker = CacheWorker(settings, index)
+    most = most_connections(settings, raise_files(files_of(settings)))
+    worker = CacheWorker(settings, index, most=most)
     bound = bind(settings.host, settings.cache_port, shared=True)
-    allow_files(2 * settings.cache_connections + _OTHER_FILES)
     try:
         uvloop.run(worker.run([bound]))
     finally:
         worker.close()
 
 
-class CacheWorker:
-    """One gateway process, put together."""
+def files_of(settings: Settings) -> int:
+    """Files that a gateway worker with all its connections has open: a client's, that client's to Valkey, and its own."""
+    return 2 * settings.cache_connections + _OTHER_FILES
 
-    def __init__(self, settings: Settings, index: int) -> None:
+
+def most_connections(settings: Settings, files: int) -> int:
+    """How many clients a gateway worker takes that may have so many files open: who comes then is told, and not left waiting."""
+    return max(1, min(settings.cache_connections, (files - _OTHER_FILES) // 2))
+
+
+class CacheWorker:
+    """One gateway process, put together.
+
+    Args:
+        most: connections of clients at once.
+    """
+
+    def __init__(self, settings: Settings, index: int, *, most: int) -> None:
         from predis.cache.gateway import Gateway
         from predis.cache.sentinel import upstream_of
         from predis.cache.tls import server_context
@@ -93,12 +111,11 @@ class CacheWorker:
         self._index = index
         self._tls = server_context(settings)
         self.metrics = Metrics(settings.metrics_folder, f"cache-{index}")
+        self._tracer = tracer(settings, f"cache-{index}", metrics=self.metrics)
         self._database = Database(settings.database_url)
         self._upstream = upstream_of(url)
         address = self._upstream.address
-        self.gateway = Gateway(
-            self._upstream, database=address.database, most=settings.cache_connections, metrics=self.metrics
-        )
+        self.gateway = Gateway(self._upstream, database=address.database, most=most, metrics=self.metrics)
         self.gateway.greeting = address.greeting
 
     async def run(self, sockets: Sequence[socket.socket]) -> None:
@@ -114,7 +131,12 @@ class CacheWorker:
         stop = stop_signal()
         declarations = Declarations(self._database, clock, allow_code=settings.allow_code)
         supply = Supply(
-            self._database, declarations, link=Link(self._upstream), clock=clock, metrics=self.metrics
+            self._database,
+            declarations,
+            link=Link(self._upstream),
+            clock=clock,
+            metrics=self.metrics,
+            tracer=self._tracer,
         )
         aside = Link(self._upstream)
         door = Door(
@@ -131,12 +153,13 @@ class CacheWorker:
             supply.reader, supply.writer, aside=aside, observers=Observers.of(settings, self._index)
         )
         await gateway.start(sockets, tls=self._tls)
-        foretelling = await self._foretelling(supply, aside)
+        foretelling, scheduling = await self._foretelling(supply, aside)
         gateway.prefetcher = foretelling.prefetcher
         gc.freeze()  # what is here by now stays; looking through it for garbage would stall clients
-        following = asyncio.create_task(foretelling.run())
+        following = [asyncio.create_task(duty.run()) for duty in (foretelling, scheduling)]
         await stop.wait()
-        following.cancel()
+        for task in following:
+            task.cancel()
         cut = await gateway.drain(settings.drain_s)
         if cut:
             log.warning("%d clients were not answered within %g s and were cut off", cut, settings.drain_s)
@@ -144,22 +167,35 @@ class CacheWorker:
         await supply.close()
         await aside.close()
 
-    async def _foretelling(self, supply: Supply, aside: Link) -> Foretelling:
+    async def _foretelling(self, supply: Supply, aside: Link) -> tuple[Foretelling, Scheduling]:
         """What prefetches, beside the gateway, which answers already: the import takes some tenths of a second, in a thread."""
         await asyncio.to_thread(import_module, "predis.cache.foretelling")
-        from predis.cache.foretelling import Foretelling, SupplyShelves
+        from predis.cache.foretelling import FOLDER, Foretelling, SupplyShelves
+        from predis.cache.scheduling import Scheduling, Share
 
-        settings = self._settings
-        return Foretelling(
+        settings, clock = self._settings, SystemClock()
+        shelves = SupplyShelves(supply, aside)
+        foretelling = Foretelling(
             settings.home / "cache",
             str(self._index),
-            shelves=SupplyShelves(supply, aside),
-            clock=SystemClock(),
+            shelves=shelves,
+            clock=clock,
             hold_back=settings.cache_hold_back,
             metrics=self.metrics,
         )
+        scheduling = Scheduling(
+            settings.home / "cache" / FOLDER,
+            foretelling.prefetcher,
+            sources=supply,
+            share=Share(self._index, settings.cache_workers),
+            clock=clock,
+        )
+        shelves.needed_s, supply.reader.due_in_s = scheduling.needed_s, scheduling.due_in_s
+        return foretelling, scheduling
 
     def close(self) -> None:
+        if self._tracer is not None:
+            self._tracer.close()
         self.metrics.close()
         self._database.close()
 
@@ -205,5 +241,6 @@ def has_learner() -> bool:
 
 
 def run_learner(settings: Settings) -> None:
-    """Be the learner until told to stop."""
+    """Be the learner until told to stop. It leaves the processor to others, from its imports on: their starts are waited for."""
+    os.nice(_NICENESS)
     import_module("predis.app.learner").run_learner(settings)

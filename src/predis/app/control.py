@@ -21,8 +21,14 @@ from predis.access import Audit, Keys
 from predis.access import routes as access_routes
 from predis.app.home import open_registry
 from predis.app.measures import ControlMetrics
+from predis.app.predictor_training import COURSE, PlatformTrainings, PredictorCourse
 from predis.cache import routes as cache_routes
-from predis.cache.insight import Insight
+from predis.cache.foretelling import FOLDER
+from predis.cache.insight import Insight, load_s
+from predis.cache.predictor.steward import Parts as PredictorParts
+from predis.cache.predictor.steward import Steward
+from predis.cache.predictor.triggers import Triggers
+from predis.cache.predictor.versions import Versions
 from predis.cache.sources.declarations import Declarations
 from predis.cache.sources.desk import SourceDesk
 from predis.clock import NANOSECONDS, Clock, SystemClock
@@ -81,6 +87,7 @@ log = logging.getLogger(__name__)
 _HOUR_S = 3_600.0
 _TELL_S = 0.2
 _TELL_AGAIN_S = 30.0
+_STEWARD_S = 2.0
 _BACKGROUND_NICENESS = 10
 
 
@@ -158,13 +165,13 @@ class Platform:
         self.monitor.refusals = self.ingest.refusals
         self.rollouts = Rollouts(database, self.endpoints, registry=self.registry, clock=clock, bus=self.bus)
         self.backtests = Backtests(self._backtest_parts(), self.endpoints, yield_to_others=_yield_to_others)
-        self.retrainings = Retrainings(self._retraining_parts(), settings=settings, clock=clock, bus=self.bus)
+        declarations = Declarations(database, clock, allow_code=settings.allow_code)
+        self.retrainings, self.steward = self._renewals(declarations, metrics)
         self._tell_garbage_of_users()
         self.queries = Queries(database, settings.home / "log", take_in=self._take_in_all)
         self.history = History(database, clock, ages=_ages(settings))
         self.spans = SpanReport(database, clock, length_s=settings.span_s)
         self.diagnosis = Diagnosis(database, self.log, registry=self.registry, located=self)
-        declarations = Declarations(database, clock, allow_code=settings.allow_code)
         self.sources = SourceDesk(database, declarations, clock=clock, metrics=metrics)
         self.insight = Insight(settings.home / "cache", settings.metrics_folder)
         self.overview = Overview(self._overview_parts(), clock)
@@ -207,6 +214,7 @@ class Platform:
             Loop("checks", settings.check_ms / 1000, work=self._check),
             Loop("alerting", _TELL_S, work=self.desk.look),
             Loop("retraining", 1.0, work=self.retrainings.tick),
+            Loop("predictor", _STEWARD_S, work=self.steward.tick, background=True),
             Loop("measures", 1.0, work=self._measure),
             Loop("budgets", _TELL_AGAIN_S, work=self._measure_budgets, background=True),
             Loop("housekeeping", _HOUR_S, work=self._tidy),
@@ -292,6 +300,27 @@ class Platform:
             evidence=MonitoringStore(self.database),
             take_in=self._take_in,
         )
+
+    def _renewals(self, declarations: Declarations, metrics: Metrics) -> tuple[Retrainings, Steward]:
+        """What renews models of endpoints and the cache's predictor, and what decides on the latter's versions."""
+        settings, clock, cache = self.settings, self.clock, self.settings.home / "cache"
+        versions = Versions(
+            self.registry, self.artifacts, database=self.database, clock=clock, folder=cache / FOLDER
+        )
+        course = PredictorCourse(
+            cache / "accesses", self.artifacts, versions=versions,
+            sources=lambda: [declared.source for declared in declarations.all()],
+            load_s=lambda: load_s(settings.metrics_folder),
+        )  # fmt: skip
+        retrainings = Retrainings(
+            self._retraining_parts(), settings=settings, clock=clock, bus=self.bus, courses={COURSE: course}
+        )
+        triggers = Triggers(cache / "accesses", retrain_s=settings.cache_train_hours * 3_600.0)
+        parts = PredictorParts(
+            versions, PlatformTrainings(retrainings), triggers, share=settings.cache_trial_share
+        )
+        course.steward = Steward(cache, parts, database=self.database, clock=clock, metrics=metrics)
+        return retrainings, course.steward
 
     def _backtest_parts(self) -> BacktestParts:
         def take_in() -> None:
@@ -490,6 +519,7 @@ def _api_routers(platform: Platform) -> list[Any]:
         access_routes.router(platform.keys, platform.audit),
         cache_routes.insight_router(platform.insight, platform.keys, folder=platform.settings.home / "cache"),
         cache_routes.router(platform.sources),
+        cache_routes.predictor_router(platform.steward, platform.keys),
         registry_routes.router(platform.registry, platform.artifacts),
         registry_routes.transfer_router(platform.transfers),
         serving_routes.router(platform.endpoints),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Sequence
@@ -10,18 +9,17 @@ from types import FrameType
 from typing import Any
 
 from predis.cache import embedded
-from predis.cache.insight import latency
+from predis.cache.insight import load_s
 from predis.cache.learner import Learner, Statistics
 from predis.cache.predictor.export import AccessExport, Retention
 from predis.cache.sources.declarations import Declarations
 from predis.cache.teaching import Teaching
 from predis.clock import SystemClock
-from predis.metrics import Metrics, collected
+from predis.metrics import Metrics
 from predis.settings import Settings
 from predis.state import Database
 from predis.valkeys import Watched
 
-_NICENESS = 10
 _PATIENCE_S = 1.0
 _FIGURES = (
     "used_memory", "used_memory_dataset", "maxmemory", "keyspace_hits", "keyspace_misses", "evicted_keys", "expired_keys",
@@ -30,7 +28,7 @@ _FIGURES = (
 
 
 def run_learner(settings: Settings) -> None:
-    """Learn until told to stop. It leaves the processor to others."""
+    """Learn until told to stop."""
     stop = threading.Event()
 
     def end(_number: int, _frame: FrameType | None) -> None:
@@ -38,7 +36,6 @@ def run_learner(settings: Settings) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
-    os.nice(_NICENESS)
     metrics = Metrics(settings.metrics_folder, "learner")
     database = Database(settings.database_url)
     valkey = _Valkey(embedded.url_of(settings))
@@ -48,7 +45,7 @@ def run_learner(settings: Settings) -> None:
         folder,
         sources=lambda: [declared.source for declared in declarations.all()],
         peek=valkey.values,
-        load_s=lambda: _load_s(settings),
+        load_s=lambda: load_s(settings.metrics_folder),
     )
     export = _export(settings, metrics)
     listeners = (teaching.hear,) if export is None else (teaching.hear, export.take)
@@ -69,12 +66,6 @@ def _export(settings: Settings, metrics: Metrics) -> AccessExport | None:
         return None
     retention = Retention(settings.cache_export_bytes, settings.cache_export_days * 86_400.0)
     return AccessExport(settings.home / "cache" / "accesses", retention=retention, metrics=metrics)
-
-
-def _load_s(settings: Settings) -> float | None:
-    """How long most calls of sources take, as the gateway's workers measured it."""
-    found = latency(collected(settings.metrics_folder), "predis_source_call_seconds")
-    return None if found is None else found["p95"] / 1_000
 
 
 class _Valkey:

@@ -138,14 +138,19 @@ def _http_limits(settings: Settings) -> HttpLimits:
     )
 
 
-def allow_files(count: int) -> None:
-    """Raise this process's limit of open files to ``count``, as far as it may."""
+def raise_files(count: int) -> int:
+    """Raise this process's limit of open files to ``count``, as far as it may. How many of them may be open then."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= count:
-        return
+        return count
     allowed = count if hard == resource.RLIM_INFINITY else min(count, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    if allowed < count:
+    return allowed
+
+
+def allow_files(count: int) -> None:
+    """Raise this process's limit of open files to ``count``, as far as it may, and say so where that is less."""
+    if (allowed := raise_files(count)) < count:
         log.info(
             "only %d files may be open here, fewer than the most connections need (%d); raise `ulimit -n`",
             allowed,

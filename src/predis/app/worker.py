@@ -30,6 +30,7 @@ from predis.settings import Settings
 from predis.state import Database, JournalWriter
 from predis.telemetry import AccessLog
 from predis.tracing import tracer
+from predis.valkeys import Clustered
 
 _TIDY_S = 1.0
 
@@ -153,7 +154,7 @@ class ServingWorker:
 
 def _valkey(settings: Settings, metrics: Metrics) -> Valkey | None:
     url = url_of(settings)
-    if not url:
+    if not url or Clustered.is_url(url):  # predictions are asked for many keys at once, of any slots
         return None
     return Valkey(url, timeout_s=settings.cache_timeout_ms / 1000, metrics=metrics)
 

@@ -7,7 +7,10 @@ While no turn waits, ``feed`` counts replies and writes the bytes on as they are
 and the turn says what the client gets in place of its own.
 
 A turn that cannot say so yet (a value is being loaded) puts a ``Gap`` there. From then on everything for this client waits behind the gap
-until it is filled; nobody else does. What waits is bounded: past ``HOLD_BYTES`` the upstream is not read any more.
+until it is filled; nobody else does.
+
+What is kept is bounded. Past ``HOLD_BYTES`` behind a gap the upstream is not read any more; with ``MOST_TURNS`` turns that wait the client
+is not. Of a reply longer than ``LONG_REPLY`` the turn is asked whether its beginning is enough; if so, the rest goes on as it comes.
 """
 
 from __future__ import annotations
@@ -18,6 +21,9 @@ from collections.abc import Callable
 from predis.cache.resp import Replies
 
 HOLD_BYTES = 1 << 20
+LONG_REPLY = 1 << 18
+# A client that sends all of a long pipeline before it reads is let do so up to here; a turn costs some hundred bytes.
+MOST_TURNS = 1 << 17
 
 
 class Gap:
@@ -41,6 +47,10 @@ class Turn:
     def answer(self, reply: bytes) -> bytes | Gap:
         """What the client gets, given the reply (empty for a local turn)."""
         raise NotImplementedError
+
+    def passes(self, beginning: bytes) -> bool:
+        """Whether the client gets this long reply as it is, given its beginning; asked once. If so ``answer`` is not called."""
+        return False
 
 
 class Swallow(Turn):
@@ -72,11 +82,15 @@ class Answers:
     Args:
         write: takes bytes for the client.
         hold: called with whether the upstream is to be left unread, because too much waits behind a gap.
+        crowd: called with whether the client is to be left unread, because too many of its commands wait.
     """
 
     __slots__ = (
         "_begun",
+        "_crowd",
+        "_crowded",
         "_hold",
+        "_judged",
         "_replies",
         "_turns",
         "_waiting",
@@ -86,14 +100,19 @@ class Answers:
         "plain",
     )
 
-    def __init__(self, write: Callable[[bytes], None], hold: Callable[[bool], None]) -> None:
+    def __init__(
+        self, write: Callable[[bytes], None], *, hold: Callable[[bool], None], crowd: Callable[[bool], None]
+    ) -> None:
         self._write = write
         self._hold = hold
+        self._crowd = crowd
+        self._crowded = False
         self._replies = Replies()
         self._turns: deque[Turn] | None = (
             None  # made when there is a first one: most connections never have any
         )
         self._begun: list[bytes] = []  # of the first turn's reply, what has come
+        self._judged = False  # whether the turn was asked of it
         self._waiting: deque[bytes | Gap] | None = None
         self._waiting_bytes = 0
         self.plain = 0  # replies still to come after the last turn, to be passed on
@@ -110,6 +129,9 @@ class Answers:
             self._turns = deque()
         turn.ahead, self.plain = max(self.plain, 0), 0
         self._turns.append(turn)
+        if len(self._turns) >= MOST_TURNS and not self._crowded:
+            self._crowded = True
+            self._crowd(True)
         self._settle()
 
     def feed(self, data: bytes) -> None:
@@ -184,6 +206,7 @@ class Answers:
                 self._begun.append(data[start:end])
                 reply = b"".join(self._begun)
                 self._begun.clear()
+                self._judged = False
                 self._put(turns.popleft().answer(reply))
                 self._settle()
                 kept = end
@@ -201,6 +224,29 @@ class Answers:
             data = data[:start]
         if kept < len(data):
             self.send(data[kept:])
+        if self._begun and not self._judged and sum(map(len, self._begun)) > LONG_REPLY:
+            self._judge()
+        if self._crowded and len(turns) < MOST_TURNS // 2:
+            self._crowded = False
+            self._crowd(False)
+
+    def _judge(self) -> None:
+        """Ask the first turn whether its reply may go on before it is whole. From then on it is a plain one."""
+        turns = self._turns
+        assert turns
+        self._judged = True
+        beginning = b"".join(self._begun)
+        if not turns[0].passes(beginning):
+            self._begun = [beginning]
+            return
+        turns.popleft()
+        if turns:
+            turns[0].ahead += 1
+        else:
+            self.plain += 1
+        self._begun.clear()
+        self._judged = False
+        self.send(beginning)
 
     def _settle(self) -> None:
         """Answer the local turns that nothing is ahead of."""

@@ -14,7 +14,8 @@ import numpy as np
 
 from predis.cache.accesses import ALL
 from predis.cache.hot_keys import BigKeys, HeavyHitters, Shares
-from predis.cache.ring import KEY_BYTES, Flag, keys_of
+from predis.cache.ring import KEY_BYTES, Flag
+from predis.cache.ring_reader import keys_of
 from predis.cache.what_if import Curves
 
 _CURVES_HALF_S = 3_600.0

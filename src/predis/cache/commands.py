@@ -44,6 +44,18 @@ class Keys:
             end = begin + (len(args) - begin) // self.limit + self.last
         return args[begin : end + 1 : self.step]
 
+    def known(self, head: Sequence[bytes]) -> bool:
+        """Whether the keys are the same whatever arguments follow these."""
+        if self.keyword or self.start < 0 or len(head) <= self.start:
+            return False
+        if self.count_at is None:
+            return self.last >= 0 and self.limit < 2 and len(head) > self.start + self.last
+        try:
+            count = int(head[self.start + self.count_at])
+        except (ValueError, IndexError):
+            return False
+        return len(head) >= self.start + self.first + count * self.step
+
     def _begin(self, args: Sequence[bytes]) -> int:
         if not self.keyword:
             return self.start
@@ -59,6 +71,10 @@ class Described:
     reads: bool
     blocks: bool
     specs: tuple[Keys, ...]
+
+    def known(self, head: Sequence[bytes]) -> bool:
+        """Whether ``keys`` of these first arguments are those of the whole command."""
+        return all(spec.known(head) for spec in self.specs)
 
     def keys(self, args: Sequence[bytes]) -> Sequence[bytes]:
         if len(self.specs) == 1:

@@ -2,7 +2,7 @@
 
 Only the user of this installation reaches the socket (mode 0700), so it has no password; who may use it from elsewhere is the gateway's
 business. What is written is in its append-only file before it is acknowledged to a client, in the kernel if not on the disk: a
-kill of the process loses nothing, a crash of the machine about the last second.
+kill of the process loses nothing, a crash of the machine about the last second. What it says goes to ``valkey.log`` in its folder.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import hashlib
-import logging
 import os
 import resource
 import signal
@@ -18,30 +17,26 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
 from predis.errors import MissingExtra, SetupError
 from predis.settings import Settings
-
-log = logging.getLogger(__name__)
 
 _LONGEST_PATH = 100  # of a unix socket: the kernel takes 107 bytes, and macOS 103
 _PR_SET_PDEATHSIG = 1
 _READY_S, _STOP_S, _LOOK_S = 30.0, 5.0, 0.01
 _MOST_CONNECTIONS = 100_000
-# That memory is not overcommitted matters when the append-only file is rewritten and memory is short; the others are of every end.
-_USUAL = (b"Memory overcommit", b"Received SIGTERM", b"ready to exit")
+_LONGEST_LOG, _LAST_WORDS = 1 << 20, 1_000  # bytes
 _CONFIG = """\
 port 0
 unixsocket "{socket}"
 unixsocketperm 700
 dir "{folder}"
 daemonize no
-loglevel warning
+loglevel notice
 maxclients {connections}
 timeout 0
 maxmemory {memory}
@@ -100,23 +95,30 @@ class EmbeddedValkey:
         _end_forgotten(self._socket)
         config = self._settings.valkey_folder / "valkey.conf"
         config.write_text(self._config())
-        self.process = subprocess.Popen(
-            [get_binary_path(), config],
-            stdout=subprocess.PIPE,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 - the one other thread waits in a read
-        )
-        assert self.process.stdout is not None
-        threading.Thread(target=_pass_on, args=(self.process.stdout,), daemon=True).start()
+        with _opened(self.log_path) as words:
+            self.process = subprocess.Popen(
+                [get_binary_path(), config],
+                stdout=words,
+                stderr=words,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - the one other thread waits in a read
+            )
         deadline = time.monotonic() + _READY_S
         while _ask(self._socket, b"PING\r\n")[:1] != b"+":
             if self.process.poll() is not None:
                 raise SetupError(
-                    f"the embedded Valkey ended with status {self.process.returncode} as it started; its words are above"
+                    f"the embedded Valkey ended with status {self.process.returncode} as it started: {self._last_words()}"
                 )
             if time.monotonic() > deadline:
                 self.stop()
-                raise SetupError(f"the embedded Valkey did not answer within {_READY_S:.0f} s")
+                raise SetupError(
+                    f"the embedded Valkey did not answer within {_READY_S:.0f} s; see {self.log_path}"
+                )
             time.sleep(_LOOK_S)
+
+    @property
+    def log_path(self) -> Path:
+        """What it says, and said before; of the last two MiB."""
+        return self._settings.valkey_folder / "valkey.log"
 
     def wait(self) -> int:
         """Stay until it ends; its status."""
@@ -144,23 +146,34 @@ class EmbeddedValkey:
             )
         self._socket.parent.chmod(0o700)
 
+    def _last_words(self) -> str:
+        said = self.log_path.read_bytes()[-_LAST_WORDS:].decode("utf-8", "replace").strip().splitlines()
+        return f"{said[-1] if said else 'it said nothing'} (see {self.log_path})"
+
     def _config(self) -> str:
         settings = self._settings
         return _CONFIG.format(
             socket=self._socket,
             folder=settings.valkey_folder,
-            connections=_connections(),
+            connections=most_connections(_raised()),
             memory=settings.cache_memory_bytes,
             policy=settings.cache_eviction,
             persist="yes" if settings.cache_persist else "no",
         )
 
 
-def _connections() -> int:
-    """As many as this process, and so the server, may have; it keeps 32 files for itself."""
+def most_connections(files: int) -> int:
+    """How many clients the server takes where it may have so many files open; it keeps 32 for itself."""
+    return (
+        _MOST_CONNECTIONS if files == resource.RLIM_INFINITY else max(32, min(_MOST_CONNECTIONS, files - 32))
+    )
+
+
+def _raised() -> int:
+    """The limit of open files of this process, and so of the server, raised as far as it may be."""
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return _MOST_CONNECTIONS if hard == resource.RLIM_INFINITY else max(32, min(_MOST_CONNECTIONS, hard - 32))
+    return hard
 
 
 def _end_forgotten(path: Path) -> None:
@@ -172,13 +185,12 @@ def _end_forgotten(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def _pass_on(words: IO[bytes]) -> None:
-    """Log what the server says, until it ends; what is no news to whoever runs Predis, at the level info."""
-    with words:
-        for line in words:
-            usual = any(known in line for known in _USUAL)
-            text = line.decode("utf-8", "replace").strip()
-            log.log(logging.INFO if usual else logging.WARNING, "Valkey: %s", text)
+def _opened(log_path: Path) -> BinaryIO:
+    """The log, to go on with; one that has grown long is put aside first, in place of the one before."""
+    with contextlib.suppress(FileNotFoundError):
+        if log_path.stat().st_size > _LONGEST_LOG:
+            log_path.replace(log_path.with_suffix(".log.1"))
+    return log_path.open("ab")
 
 
 def _ask(path: Path, command: bytes) -> bytes:

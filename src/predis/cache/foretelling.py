@@ -1,7 +1,8 @@
-"""One worker's prefetching at work: it takes on the tables that are published, and tells what they are worth.
+"""One worker's prefetching at work: it takes on the tables that are in use, and tells what they are worth.
 
-Each worker writes a ``status`` file with its tallies by rule, once a second; ``merged`` adds those of all workers up. That is what
-``predis cache predictor show`` and the console read, and what says whether a predictor earns its keep.
+Each worker writes a ``status`` file, once a second: its tallies by rule, which it forgets with the rules, and by version, which only grow
+until it ends. ``merged`` adds those of all workers up. That is what ``predis cache predictor show`` and the console read, and from what
+control judges versions (``steward``).
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from predis.cache.link import Link
-from predis.cache.predictor import published
-from predis.cache.predictor.gain import HoldBack, Tally
-from predis.cache.predictor.tables import NOTHING
+from predis.cache.predictor import published, standing
+from predis.cache.predictor.arms import Arm, Arms, Named
+from predis.cache.predictor.gain import HoldBack, Outcome, Tally, Watched
+from predis.cache.predictor.tables import NOTHING, Tables
 from predis.cache.prefetching import Caution, Prefetcher
 from predis.cache.reading import SourceFailed
 from predis.cache.sources.source import Source
@@ -59,16 +61,20 @@ class Foretelling:
         self._folder = folder / FOLDER
         self._worker = worker
         self._clock = clock
-        self._follower = published.Follower(self._folder)
+        self._began = time.time()
+        self._watcher = standing.Watcher(self._folder)
+        self._versions: dict[int, Tally] = {}
         self.prefetcher = Prefetcher(
-            NOTHING, shelves, clock=clock, caution=Caution(HoldBack(hold_back)), metrics=metrics
+            Arms(Arm(0, NOTHING)), shelves, clock=clock, caution=Caution(HoldBack(hold_back)), metrics=metrics
         )
+        self.prefetcher.counted = self._count
 
     async def run(self) -> None:
         """Follow and tell, until cancelled."""
         told = -math.inf
         while True:
-            self.look()
+            arms = await asyncio.to_thread(self._watcher.look)  # large tables take some tenths of a second
+            self._take_on(arms)
             self.prefetcher.sweep()
             if self._clock.monotonic_s() - told >= _TELL_S:
                 told = self._clock.monotonic_s()
@@ -77,13 +83,21 @@ class Foretelling:
             await asyncio.sleep(_LOOK_S)
 
     def look(self) -> bool:
-        """Take on tables that were published since; whether there were any."""
-        tables = self._follower.look()
-        if tables is None:
+        """Take on tables that came into use since; whether there were any."""
+        return self._take_on(self._watcher.look())
+
+    def _take_on(self, arms: Arms | None) -> bool:
+        if arms is None:
             return False
-        self.prefetcher.foresight = tables
-        self.prefetcher.judge.forget(tables.names)
+        self.prefetcher.foresight = arms
+        judge = self.prefetcher.judge
+        others = {rule for rule in (*judge.tallies, *judge.condemned) if not isinstance(rule, Named)}
+        judge.forget(arms.names | others)
         return True
+
+    def _count(self, watched: Watched, outcome: Outcome) -> None:
+        if isinstance(watched.rule, Named):
+            self._versions.setdefault(watched.rule.version, Tally()).count(watched.group, outcome)
 
     def tell(self) -> None:
         """Write this worker's status.
@@ -109,12 +123,14 @@ class Foretelling:
         }
         return {
             "at": time.time(),
+            "began": self._began,
             "hold_back": self.prefetcher.hold_back.share,
             "dropped": dict(self.prefetcher.dropped),
-            "rules": {
-                str(rule): {"tally": tally.to_dict(), "on": judge.is_on(rule, now)}
+            "versions": {str(version): tally.to_dict() for version, tally in sorted(self._versions.items())},
+            "rules": [
+                {**_named(rule)._asdict(), "tally": tally.to_dict(), "on": judge.is_on(rule, now)}
                 for rule, tally in rules.items()
-            },
+            ],
         }
 
 
@@ -122,12 +138,17 @@ class SupplyShelves:
     """A worker's sources and its Valkey, as prefetching needs them.
 
     Args:
-        link: to Valkey; only asked whether keys are there.
+        link: to Valkey; only asked how long keys live.
+
+    Attributes:
+        needed_s: for how long a key's value has to last, to be there when it will be read. One that does not is loaded anew.
     """
 
     def __init__(self, supply: Supply, link: Link) -> None:
         self._supply = supply
         self._link = link
+        self._fading: set[bytes] = set()  # that are there and do not last
+        self.needed_s: Callable[[bytes], float] = _nothing
 
     def match(self, key: bytes) -> Source | None:
         return self._supply.reader.match(key)
@@ -136,16 +157,33 @@ class SupplyShelves:
         return self._supply.has_room(source)
 
     async def load(self, keys: Sequence[bytes]) -> Sequence[bytes | SourceFailed | None]:
+        for key in self._fading.intersection(keys):
+            self._fading.discard(key)
+            await self._supply.reader.renew(key)
         return await self._supply.reader.load(keys)
 
     async def present(self, keys: Sequence[bytes]) -> Sequence[bool]:
-        return [bool(found) for found in await self._link.ask([(b"EXISTS", key) for key in keys])]
+        lives = await self._link.ask([(b"PTTL", key) for key in keys])
+        return [self._lasts(key, left_ms) for key, left_ms in zip(keys, lives, strict=True)]
+
+    def _lasts(self, key: bytes, left_ms: Any) -> bool:
+        if left_ms == -2:
+            return False
+        if isinstance(left_ms, int) and 0 <= left_ms < 1_000 * self.needed_s(key):
+            self._fading.add(key)
+            return False
+        return True
+
+
+def _nothing(_key: bytes) -> float:
+    return 0.0
 
 
 class RuleGain(NamedTuple):
     """What one rule is worth, over all workers; ``low`` and ``high`` contain its gain with 95 %, however often one looks."""
 
     rule: str
+    version: int
     on: bool
     tally: Tally
     low: float
@@ -175,8 +213,11 @@ class Worth(NamedTuple):
             "workers": self.workers,
             "hold_back": self.hold_back,
             "dropped": dict(self.dropped),
-            "total": _figures(self.total),
-            "rules": [{"rule": one.rule, "on": one.on, **_figures(one.tally)} for one in self.rules],
+            "total": figures(self.total),
+            "rules": [
+                {"rule": one.rule, "version": one.version, "on": one.on, **figures(one.tally)}
+                for one in self.rules
+            ],
         }
 
 
@@ -187,35 +228,53 @@ def merged(folder: Path, *, now: float | None = None) -> Worth:
         folder: the cache's folder in the home.
     """
     now = time.time() if now is None else now
-    tallies: dict[str, Tally] = {}
-    on: dict[str, bool] = {}
+    tallies: dict[Named, Tally] = {}
+    on: dict[Named, bool] = {}
     dropped: Counter[str] = Counter()
     share, workers = 0.0, 0
-    for path in sorted((folder / FOLDER).glob("status-*.json")):
-        told = _told(path)
-        if told is None or now - told["at"] > _GONE_S:
-            continue
+    for told in statuses(folder, now=now).values():
         workers += 1
         share = told["hold_back"]
         dropped.update(told["dropped"])
-        for rule, entry in told["rules"].items():
+        for entry in told["rules"]:
+            rule = Named(entry["version"], entry["rule"])
             tallies.setdefault(rule, Tally()).add(Tally(**entry["tally"]))
             on[rule] = on.get(rule, False) or entry["on"]
-    rules = [RuleGain(rule, on[rule], tally, *tally.gain_interval(_ALPHA)) for rule, tally in tallies.items()]
+    rules = [
+        RuleGain(rule, version, on[Named(version, rule)], tally, *tally.gain_interval(_ALPHA))
+        for (version, rule), tally in tallies.items()
+    ]
     rules.sort(key=lambda one: (-one.tally.used, one.rule))
     return Worth(published.current(folder / FOLDER), share, tuple(rules), dropped, workers)
 
 
-def learned(folder: Path) -> list[dict[str, Any]]:
-    """The rules of the tables in use, surest first: what they say, how often they were right, how early.
+def statuses(folder: Path, *, now: float | None = None) -> dict[str, dict[str, Any]]:
+    """What each worker tells, by its name. Those that have not told for a while are left out.
 
-    Raises:
-        IntegrityFailure: the tables are not what they should be.
+    Args:
+        folder: the cache's folder in the home.
     """
-    entry = published.current(folder / FOLDER)
-    if entry is None:
-        return []
-    tables = published.read(folder / FOLDER, entry["digest"])
+    now = time.time() if now is None else now
+    found = {
+        path.stem.removeprefix("status-"): _told(path) for path in (folder / FOLDER).glob("status-*.json")
+    }
+    return {
+        name: told for name, told in sorted(found.items()) if told is not None and now - told["at"] <= _GONE_S
+    }
+
+
+def in_use(folder: Path) -> Tables:
+    """The champion's tables with those of the learner; what cannot be trusted is left out, as workers do."""
+    arms = standing.Watcher(folder / FOLDER).look()
+    return NOTHING if arms is None else arms.champion.tables
+
+
+def learned(folder: Path) -> list[dict[str, Any]]:
+    """The rules in use, surest first: what they say, how often they were right, how early.
+
+    Args:
+        folder: the cache's folder in the home.
+    """
     return [
         {
             "rule": str(one.rule),
@@ -224,16 +283,21 @@ def learned(folder: Path) -> list[dict[str, Any]]:
             "support": round(one.support),
             "lead_s": round(one.lead / 1e6, 4),
         }
-        for one in tables.rules
+        for one in in_use(folder).rules
     ]
 
 
-def _figures(tally: Tally) -> dict[str, Any]:
+def _named(rule: Hashable) -> Named:
+    """What no version's tables say is said by version 0."""
+    return rule if isinstance(rule, Named) else Named(0, str(rule))
+
+
+def figures(tally: Tally) -> dict[str, Any]:
     low, high = tally.gain_interval(_ALPHA)
-    figures = {"gain": tally.gain, "precision": tally.precision, "on_time": tally.on_time}
+    known = {"gain": tally.gain, "precision": tally.precision, "on_time": tally.on_time}
     return {
         **tally.to_dict(),
-        **{name: None if math.isnan(value) else round(value, 4) for name, value in figures.items()},
+        **{name: None if math.isnan(value) else round(value, 4) for name, value in known.items()},
         "gain_low": round(low, 4),
         "gain_high": round(high, 4),
     }

@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 
 _BACKLOG = 4_096
 _LOOK_S, _KEYS_S = 0.1, 1.0
+# For a client to make a TLS connection, and to end one; for connections that were cut to close.
+_HANDSHAKE_S, _CUT_S = 10.0, 1.0
+_SILENCE_S = 300  # after it a client's host is asked whether it is still there, as Valkey does
 
 
 class Upstream(Protocol):
@@ -129,8 +132,17 @@ class Gateway:
     async def start(self, sockets: Sequence[socket.socket], *, tls: ssl.SSLContext | None = None) -> None:
         """Listen."""
         loop = asyncio.get_running_loop()
+        handshake_s = _HANDSHAKE_S if tls else None
         for bound in sockets:
-            server = await loop.create_server(lambda: Session(self), sock=bound, backlog=_BACKLOG, ssl=tls)
+            _ask_after_silence(bound)
+            server = await loop.create_server(
+                lambda: Session(self),
+                sock=bound,
+                backlog=_BACKLOG,
+                ssl=tls,
+                ssl_handshake_timeout=handshake_s,
+                ssl_shutdown_timeout=handshake_s,
+            )
             self._servers.append(server)
 
     async def drain(self, within_s: float) -> int:
@@ -140,18 +152,24 @@ class Gateway:
         for session in list(self._sessions):
             session.end()
         self._empty = asyncio.Event()
-        if self._sessions:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._empty.wait(), within_s)
+        await self._emptied(within_s)
         cut = len(self._sessions)
         for session in list(self._sessions):
-            session.transport.abort()
+            session.abort()
+        await self._emptied(_CUT_S)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._observers.close()
         self.counts.tell()
         return cut
+
+    async def _emptied(self, within_s: float) -> None:
+        """Wait until no connection is left."""
+        assert self._empty is not None
+        if self._sessions:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), within_s)
 
     def came(self, session: Session) -> bool:
         """A client connected; whether it may stay."""
@@ -184,6 +202,7 @@ class Gateway:
             session.verbs = self.verbs
 
     def went(self, session: Session) -> None:
+        """A client's connections are closed, both."""
         self._sessions.discard(session)
         if self._empty is not None and not self._sessions:
             self._empty.set()
@@ -269,3 +288,12 @@ class Gateway:
         self._tasks.discard(task)
         if not task.cancelled() and (failed := task.exception()) is not None:
             log.error("a task of the gateway failed", exc_info=failed)
+
+
+def _ask_after_silence(bound: socket.socket) -> None:
+    """Have the kernel close connections whose other end has vanished; those that are accepted do as the socket that listens."""
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_KEEPIDLE"):  # not on every system
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _SILENCE_S)
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _SILENCE_S // 3)
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)

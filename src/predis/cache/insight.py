@@ -149,6 +149,16 @@ def sources(numbers: Numbers, *, tenant: str | None) -> list[dict[str, Any]]:
     ]
 
 
+def load_s(metrics: Path) -> float | None:
+    """How long most calls of sources take, as the gateway's workers measured it; None while nothing was counted.
+
+    Args:
+        metrics: the folder of the processes' metrics.
+    """
+    found = latency(collected(metrics), "predis_source_call_seconds")
+    return None if found is None else found["p95"] / 1_000
+
+
 def latency(numbers: Numbers, metric: str, **wanted: str) -> dict[str, float] | None:
     """Quantiles of a histogram in milliseconds, all processes together; None where nothing was counted."""
     cells = [

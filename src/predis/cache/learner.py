@@ -23,7 +23,8 @@ import numpy as np
 
 from predis.cache.accesses import ALL
 from predis.cache.collector import Collector
-from predis.cache.ring import EVENT, SUFFIX, Consumer, Looking
+from predis.cache.ring import SUFFIX, Looking
+from predis.cache.ring_reader import EVENT, Consumer
 from predis.cache.what_if import Present
 from predis.errors import IntegrityFailure
 from predis.metrics import NOTHING, Metrics

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from predis.cache.upstream import Single, open_stream
+from predis.cache.upstream import Single
 from predis.errors import MissingExtra, Unreachable
 from predis.valkeys import Address
 
@@ -90,9 +90,8 @@ class Link:
         made: _Connection | None = None
         try:
             async with asyncio.timeout(self._timeout_s):
-                address = await self._place.where()
-                made = await open_stream(address, _Connection.maker(self._timeout_s), tls=self._place.tls)
-                for reply in await made.ask([*address.greeting, (b"PING",)]):
+                made, greeting = await self._place.open_for(_Connection.maker(self._timeout_s))
+                for reply in await made.ask([*greeting, (b"PING",)]):
                     if isinstance(reply, Exception):
                         raise LinkDown(f"Valkey refuses the gateway: {reply}")
             self._made[place] = made

@@ -21,7 +21,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from predis.cache.link import LinkDown
 from predis.cache.predictor.budget import Budget
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 Rule = Hashable
 Pushed = Callable[[bytes], None]
+Counted = Callable[[Watched, Outcome], None]
 
 OUTCOMES = ("used", "late", "unread", "held back")
 DROPS = ("queue", "source busy", "budget", "valkey", "failed")
@@ -82,6 +83,13 @@ class Caution:
     budget: Callable[[], Budget] = Budget
 
 
+class _Expected(NamedTuple):
+    rule: Rule
+    key: bytes
+    pushed: Pushed | None
+    lot: bytes
+
+
 class Prefetcher:
     """One worker's prefetching.
 
@@ -103,6 +111,8 @@ class Prefetcher:
         metrics: Metrics = NOTHING,
     ) -> None:
         self.foresight = foresight
+        self.counted: Counted = _uncounted
+        """Called with each foretold key and what became of it."""
         self.judge = caution.judge
         self.hold_back = caution.hold_back
         self.watch = caution.watch
@@ -117,7 +127,7 @@ class Prefetcher:
         self._clock = clock
         self._make_budget = caution.budget
         self._budgets: dict[Source, Budget] = {}
-        self._queue: deque[tuple[Rule, bytes, Pushed | None]] = deque()
+        self._queue: deque[_Expected] = deque()
         self._queued: set[bytes] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
@@ -137,27 +147,42 @@ class Prefetcher:
             value: what it got, where that is at hand.
             pushed: called with each key that is loaded in consequence, once it is there.
         """
-        now = self._clock.monotonic_s()
+        prefetched = self.heard(key, source, hit=hit)
+        self.expect(self.foresight.after(key, source, value=value), pushed)
+        return prefetched
+
+    def heard(self, key: bytes, source: Source, *, hit: bool) -> bool:
+        """A key was read, here or through another worker; whether it was there because it was prefetched here."""
         watched = self.watch.read(key)
         if watched is not None:
-            self._settle(watched, "hit" if hit else "miss", now=now)
+            self._settle(watched, "hit" if hit else "miss", now=self._clock.monotonic_s())
         prefetched = hit and watched is not None and watched.group == "given"
         if prefetched:
             self._budget(source).give_back()
         elif not hit:
             self._budget(source).demand()
-        for rule, expected in self.foresight.after(key, source, value=value):
+        return prefetched
+
+    def expect(
+        self, keys: Iterable[tuple[Rule, bytes]], pushed: Pushed | None = None, *, lot: bytes = b""
+    ) -> None:
+        """Keys that will be read soon, each with the rule that says so: load them where that pays and hurts nobody.
+
+        Args:
+            lot: of keys that are expected again and again: with another each time, it is not always the same that are held back.
+        """
+        now = self._clock.monotonic_s()
+        for rule, expected in keys:
             if expected in self._queued or expected in self.watch or not self.judge.is_on(rule, now):
                 continue
             if len(self._queue) >= _QUEUE:
                 self._drop("queue")
                 break
             self._queued.add(expected)
-            self._queue.append((rule, expected, pushed))
+            self._queue.append(_Expected(rule, expected, pushed, lot))
         if self._queue and not self._draining:
             self._draining = True
             self._spawn(self._drain())
-        return prefetched
 
     async def run(self) -> None:
         """Count what nobody read, until cancelled."""
@@ -188,24 +213,24 @@ class Prefetcher:
             while self._queue:
                 batch = [self._queue.popleft() for _ in range(min(_BATCH, len(self._queue)))]
                 try:
-                    present = await self._shelves.present([key for _, key, _ in batch])
+                    present = await self._shelves.present([one.key for one in batch])
                 except LinkDown:
                     self._drop("valkey", len(batch))
                     continue
                 finally:
-                    self._queued.difference_update(key for _, key, _ in batch)
+                    self._queued.difference_update(one.key for one in batch)
                 self._give([entry for entry, there in zip(batch, present, strict=True) if not there])
         finally:
             self._draining = False
 
-    def _give(self, absent: Sequence[tuple[Rule, bytes, Pushed | None]]) -> None:
+    def _give(self, absent: Sequence[_Expected]) -> None:
         """Hold back, drop or load each key that is not there."""
         now = self._clock.monotonic_s()
-        for rule, key, pushed in absent:
+        for rule, key, pushed, lot in absent:
             source = self._shelves.match(key)
             if source is None or key in self.watch:
                 continue
-            if self.hold_back.holds(key):
+            if self.hold_back.holds(key + lot):
                 self.watch.begin(key, rule, group="held", now=now)
             elif not self._shelves.has_room(source):
                 self._drop("source busy")
@@ -225,6 +250,7 @@ class Prefetcher:
 
     def _settle(self, watched: Watched, outcome: Outcome, *, now: float) -> None:
         self.judge.settle(watched, outcome, now=now)
+        self.counted(watched, outcome)
         given = {"hit": "used", "miss": "late", "unread": "unread"}[outcome]
         self._keys[given if watched.group == "given" else "held back"].add()
 
@@ -242,6 +268,10 @@ class Prefetcher:
         task = asyncio.ensure_future(_logged(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _uncounted(_watched: Watched, _outcome: Outcome) -> None:
+    pass
 
 
 async def _logged(work: Awaitable[None]) -> None:

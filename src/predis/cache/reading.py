@@ -8,8 +8,7 @@ Sources are of keys in database 0.
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from predis.cache.sources import flights
 from predis.cache.sources.failure import SourceFailed
@@ -23,13 +22,18 @@ __all__ = ["Loaded", "Reader", "Source", "SourceFailed"]
 
 
 class Reader:
-    """Matches keys, loads them, and keeps what is read again fresh; in one event loop."""
+    """Matches keys, loads them, and keeps what is read again fresh; in one event loop.
+
+    Attributes:
+        due_in_s: how long it is until a key's next read, where that is known; else None.
+    """
 
     def __init__(self, shelf: Shelf, loader: Loader, *, clock: Clock) -> None:
         self._shelf = shelf
         self._loader = loader
         self._clock = clock
         self._rates = Rates()
+        self.due_in_s: Callable[[bytes], float | None] = _unknown
 
     @property
     def active(self) -> bool:
@@ -81,9 +85,24 @@ class Reader:
             return
         left_s = ttl_ms / 1_000 - source.stale_s
         feed.counts.reads["stale" if left_s <= 0 and source.stale_s else "hit"].add()
-        gap_s = self._rates.read(key, self._clock.monotonic_s()) if source.early else math.inf
-        if is_due(left_s, beta=source.early, load_s=feed.load_s, again=chance(source.ttl_s, gap_s)):
+        again = self._again(key, source, left_s=left_s) if source.early else 0.0
+        if is_due(left_s, beta=source.early, load_s=feed.load_s, again=again):
             self._loader.refresh(feed, key)
+
+    async def renew(self, key: bytes) -> None:
+        """Load a value anew that is still there, unless that is being done. Never raises; where it fails the value stays."""
+        source = self._shelf.match(key)
+        feed = self._shelf.feed(source) if source is not None else None
+        if feed is not None:
+            await self._loader.renewed(feed, key)
+
+    def _again(self, key: bytes, source: Source, *, left_s: float) -> float:
+        """The chance that a value loaded now, rather than when it expires, is read: by the key's schedule where it has one."""
+        gap_s = self._rates.read(key, self._clock.monotonic_s())
+        due_s = self.due_in_s(key)
+        if due_s is None:
+            return chance(source.ttl_s, gap_s)
+        return 1.0 if left_s < due_s <= source.ttl_s else 0.0
 
     async def _load(self, key: bytes) -> Loaded:
         source = self._shelf.match(key)
@@ -92,3 +111,7 @@ class Reader:
             return Loaded(None)  # it is declared no more
         feed.counts.reads["miss"].add()
         return await self._loader.load(feed, key)
+
+
+def _unknown(_key: bytes) -> float | None:
+    return None

@@ -38,7 +38,8 @@ _LENGTHS = {b"%d" % number: number for number in range(10_000)}
 _AT_ONCE = 16 << 10  # bytes, at most
 _LINES = {b"*%d" % number: 1 + 2 * number for number in range(1, 1_000)}  # of a command that begins so
 _HEADERS = {b"$%d" % number: number for number in range(10_000)}
-_INLINE_SPACE = b" \t\n\r\v\f\0"
+# In an inline command: what is skipped between arguments, and what ends one.
+_BETWEEN, _ENDS = b" \t\n\r\v\f", b" \t\n\r"
 _ESCAPES = {110: 10, 114: 13, 116: 9, 98: 8, 97: 7}  # n r t b a
 
 
@@ -190,6 +191,8 @@ class Requests:
                 _check_line(size - scan, "too big mbulk count string")
                 return -1
             self._wanted = self._count(data[scan + 1 : line])
+            if data[line + 1] != 10:
+                raise ProtocolBroken("invalid CRLF in request")
             self._open = True
             scan = line + 2
         args, wanted, lengths = self._args, self._wanted, _LENGTHS
@@ -387,17 +390,17 @@ def _check_line(size: int, text: str) -> None:
 
 
 def split_inline(line: bytes) -> list[bytes]:
-    """The arguments of an inline command: words, 'quoted' and "quoted with \\n and \\x00" (sds.c, sdssplitargs).
+    """The arguments of an inline command: words, of which parts may be 'quoted' or "quoted with \\n and \\x00" (sds.c, sdssplitargs).
 
     Raises:
-        ProtocolBroken: a quote is not closed, or not followed by a space.
+        ProtocolBroken: a quote is not closed.
     """
-    if b'"' not in line and b"'" not in line:
+    if not any(byte in line for byte in b"\"'\v\f"):
         return line.split()
     args: list[bytes] = []
     at, size = 0, len(line)
     while True:
-        while at < size and line[at] in _INLINE_SPACE:
+        while at < size and line[at] in _BETWEEN:
             at += 1
         if at >= size:
             return args
@@ -410,21 +413,15 @@ def _word(line: bytes, at: int) -> tuple[bytes, int]:
     word, quote, size = bytearray(), 0, len(line)
     while at < size:
         byte = line[at]
-        if quote:
-            if byte == 92 and quote == 34:
-                escaped, at = _escaped(line, at)
-                word += escaped
-                continue
-            if byte == 92 and line[at + 1 : at + 2] == b"'":
-                word += b"'"
-                at += 2
-                continue
-            if byte == quote:
-                if at + 1 < size and line[at + 1] not in _INLINE_SPACE:
-                    break
-                return bytes(word), at + 1
+        if quote and byte == 92 and (quote == 34 or line[at + 1 : at + 2] == b"'"):
+            escaped, at = _escaped(line, at) if quote == 34 else (b"'", at + 2)
+            word += escaped
+            continue
+        if byte == quote:
+            quote = 0
+        elif quote:
             word.append(byte)
-        elif byte in _INLINE_SPACE:
+        elif byte in _ENDS:
             return bytes(word), at
         elif byte in (34, 39):
             quote = byte

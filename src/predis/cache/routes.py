@@ -11,8 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from predis.access import DEFAULT_TENANT, Keys
 from predis.access.keys import Caller
 from predis.access.routes import Administrator, Operator, Reader
-from predis.cache.foretelling import learned, merged
+from predis.cache import scheduling
+from predis.cache.foretelling import FOLDER, learned, merged
 from predis.cache.insight import Insight
+from predis.cache.predictor.steward import Steward
 from predis.cache.sources.desk import SourceDesk
 from predis.errors import AccessDenied
 
@@ -62,14 +64,59 @@ def router(desk: SourceDesk) -> APIRouter:
         return desk.shown(caller.tenant, name)
 
     @routes.delete("/{name}", status_code=204)
-    def remove_source(name: str, caller: Administrator) -> None:
-        """End a source: its keys are keys like any other. What is in Valkey stays until it expires."""
-        desk.remove(caller.tenant, name, actor=caller.name)
+    def remove_source(name: str, caller: Administrator, discard: bool = False) -> None:
+        """End a source; what is in Valkey stays until it expires. ``discard``: drop the writes that wait for it."""
+        desk.remove(caller.tenant, name, actor=caller.name, discard=discard)
 
     @routes.post("/{name}/retry")
     def retry_writes(name: str, caller: Operator) -> dict[str, int]:
         """Try once more what the source refused for good."""
         return {"writes": desk.retry(caller.tenant, name, actor=caller.name)}
+
+    return routes
+
+
+class Rollback(BaseModel):
+    """Where to go back to: the version before if left out, 0 for what the learner finds by itself."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: int | None = Field(default=None, ge=0)
+
+
+def predictor_router(steward: Steward, keys: Keys) -> APIRouter:
+    """Routes under ``/api/v1/cache/predictor`` for its versions. There is one predictor: only the tenant ``default`` has a say."""
+    routes = APIRouter(prefix="/cache/predictor", tags=["cache"])
+
+    def check(caller: Caller) -> None:
+        if keys.exist() and caller.tenant != DEFAULT_TENANT:
+            raise AccessDenied(
+                "the predictor is of all tenants: its versions are for keys of the tenant default only"
+            )
+
+    @routes.get("/versions")
+    def list_predictors(caller: Reader) -> dict[str, Any]:
+        """Its versions with the simulator's report on each, which is in use and which on trial, and what was decided why."""
+        check(caller)
+        return {**steward.shown(), "versions": steward.listed()}
+
+    @routes.post("/train", status_code=202)
+    def train_predictor(caller: Operator) -> dict[str, Any]:
+        """Begin to train a version; it is tried with a share of the keys, and takes over once it has shown its worth."""
+        check(caller)
+        return steward.train(actor=caller.name)
+
+    @routes.post("/promote")
+    def promote_predictor(caller: Operator) -> dict[str, Any]:
+        """Let the version on trial take over now."""
+        check(caller)
+        return steward.promote(actor=caller.name)
+
+    @routes.post("/rollback")
+    def roll_back_predictor(body: Rollback, caller: Operator) -> dict[str, Any]:
+        """End the trial, where one is under way; else go back to the version before, or to the one named."""
+        check(caller)
+        return steward.rollback(body.version, actor=caller.name)
 
     return routes
 
@@ -103,11 +150,15 @@ def insight_router(insight: Insight, keys: Keys, *, folder: Path) -> APIRouter:
 
     @routes.get("/predictor")
     def show_predictor(caller: Reader) -> dict[str, Any]:
-        """What was learnt, how often it was right and how early, and the gain that the hold-back measures."""
+        """What was learnt, how often it was right and how early, the gain that the hold-back measures, and keys read on a schedule."""
         if own(caller) is not None:
             raise AccessDenied(
                 "the predictor is of all tenants: its rules are shown to keys of the tenant default only"
             )
-        return {**merged(folder).to_dict(), "learned": learned(folder)}
+        return {
+            **merged(folder).to_dict(),
+            "learned": learned(folder),
+            "schedules": scheduling.shown(folder / FOLDER),
+        }
 
     return routes

@@ -18,11 +18,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
+from predis.cache.cluster.upstream import Cluster
 from predis.cache.link import Link as Aside
 from predis.cache.link import LinkDown
 from predis.cache.upstream import Single
 from predis.errors import Unreachable
-from predis.valkeys import Address, Watched
+from predis.valkeys import Address, Clustered, Watched
 
 if TYPE_CHECKING:
     from predis.cache.session import Session
@@ -134,9 +135,11 @@ class Followed(Single):
 
 
 def upstream_of(url: str) -> Single:
-    """What a URL names: one server, or the master that Sentinels watch.
+    """What a URL names: one server, the master that Sentinels watch, or a cluster.
 
     Raises:
         InvalidSetting: it is no such URL.
     """
+    if Clustered.is_url(url):
+        return Cluster(Clustered.of(url))
     return Followed(Watched.of(url)) if Watched.is_url(url) else Single(Address.of(url))

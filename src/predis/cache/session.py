@@ -12,7 +12,8 @@ answers, and reads and writes of keys that a source has. A verb that must be set
 session ``wait``; what the client sends in the meantime is kept, and it is not read any more.
 
 Back-pressure: who does not take is not sent to, and who sends it to them is not read. So beside what the two kernels hold there is at
-most about one read of the loop in each direction, a command or reply that has to be whole, and what waits behind a ``Gap``.
+most about one read of the loop in each direction, a command or reply that has to be whole, and what waits behind a ``Gap``. A command
+must be whole only where a source has its keys or they cannot be told before; above ``MOST_HELD`` it is refused.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from predis.cache.answers import Answers, Gap, Local, Swallow, Turn
 from predis.cache.resp import Command, ProtocolBroken, Requests, command, error
 from predis.cache.upstream import Link
 from predis.cache.verbs import blocks
-from predis.cache.watching import Prefetched, Reads
+from predis.cache.watching import Looks, Prefetched, Reads
 from predis.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -39,20 +40,26 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TIMED_EVERY = 256  # commands of a worker: one in so many is timed
-# Commands longer than this go up as they come, unless the gateway must see them whole.
-HOLD_COMMAND = 64 << 10
+# Commands longer than this go up as they come, unless the gateway must see them whole; those longer than that do not.
+HOLD_COMMAND, MOST_HELD = 64 << 10, 32 << 20
 # What the client has not taken yet before Valkey is left unread.
 _HIGH_WATER = 1 << 18
-# Why the client is not read: something must be settled first, Valkey takes nothing, there is no connection to it yet.
-_WAITS, _UPSTREAM_SLOW, _CONNECTING = 1, 2, 4
+# Why the client is not read: something must be settled first, Valkey takes nothing, there is no connection to it yet, too much waits.
+_WAITS, _UPSTREAM_SLOW, _CONNECTING, _CROWDED = 1, 2, 4, 8
 # Why Valkey is not read: the client takes nothing, too much waits behind a gap.
 _CLIENT_SLOW, _HELD = 1, 2
 _SKIP = command(b"CLIENT", b"REPLY", b"SKIP")
 # How long a client that did not take its replies has for the last ones when Valkey has closed.
 LINGER_S = 2.0
 # How long a subscriber may take nothing while there is something for it, as in Valkey's default client-output-buffer-limit. Valkey
-# cuts it too, at that limit; but behind a full buffer that cannot be seen here.
+# cuts it too, at that limit; but behind a full buffer that cannot be seen here. The same for a client that has been sent no more
+# because it takes nothing, and is not read because it has asked too much.
 STALLED_S = 60.0
+# How long Valkey may take nothing of what a client sent that has gone.
+ABANDONED_S = 60.0
+_TOO_LONG = error(
+    f"ERR Predis has to see this command whole, because of keys that sources may have, and takes {MOST_HELD >> 20} MB of such a command"
+)
 
 
 class Session(asyncio.Protocol):
@@ -63,6 +70,7 @@ class Session(asyncio.Protocol):
         "_connecting",
         "_counts",
         "_eof",
+        "_gone",
         "_left",
         "_link",
         "_out",
@@ -98,7 +106,7 @@ class Session(asyncio.Protocol):
         self._counts = gateway.counts
         self._timed: tuple[float, float] | None = None  # when the one command that is out came, and went up
         self.transport: asyncio.Transport
-        self.answers = Answers(self._write, self._hold)
+        self.answers = Answers(self._write, hold=self._hold, crowd=self._crowd)
         self._requests = Requests()
         self._link: Link | None = None
         self._connecting: asyncio.Task[None] | None = None
@@ -109,6 +117,7 @@ class Session(asyncio.Protocol):
         self._paused = 0
         self._left = 0
         self._eof = False
+        self._gone = False  # the client's connection is closed
         self._stalled: asyncio.TimerHandle | None = None
         self.ending = False  # nothing more is taken of the client; it is closed when all is answered
         # What makes that a command has no reply of its own; ``odd`` where any of it is so.
@@ -160,13 +169,13 @@ class Session(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._leave_upstream(_CLIENT_SLOW, True)
-        if self.piped:
-            self._stalled = asyncio.get_running_loop().call_later(STALLED_S, self.transport.abort)
+        self._stalled = asyncio.get_running_loop().call_later(STALLED_S, self._stall)
 
     def resume_writing(self) -> None:
         self._leave_upstream(_CLIENT_SLOW, False)
         if self._stalled is not None:
             self._stalled.cancel()
+            self._stalled = None
 
     def eof_received(self) -> bool:
         """The client sends no more. Valkey is told the same way, and closes when it has answered, as it would have."""
@@ -180,12 +189,15 @@ class Session(asyncio.Protocol):
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.ending = True
+        self.ending = self._gone = True
+        if self._stalled is not None:
+            self._stalled.cancel()
         if self._connecting is not None:
             self._connecting.cancel()
-        if self._link is not None and self._link.transport is not None:
-            self._link.transport.close()
-        self.gateway.went(self)
+        if self._link is None:
+            self.gateway.went(self)
+        else:
+            self._link.leave(ABANDONED_S)
 
     # Valkey's side
 
@@ -207,6 +219,9 @@ class Session(asyncio.Protocol):
     def upstream_lost(self) -> None:
         """Valkey closed the connection. Redis clients take that from us as from it: they connect anew, and send again what they may."""
         self._link = None
+        if self._gone:
+            self.gateway.went(self)
+            return
         if not (self.answers.quiet or self.ending):
             self.gateway.counts.lost.add()
         self.ending = True
@@ -271,7 +286,8 @@ class Session(asyncio.Protocol):
 
     def push(self, key: bytes) -> None:
         """Give a near cache a value before it asks for it: as a read of its own connection, so that Valkey tracks it."""
-        calm = not (self.odd or self.in_multi or self._left or self._waits or self.ending or self.database)
+        busy = self._left or self._waits or self._requests.passing
+        calm = not (busy or self.odd or self.in_multi or self.ending or self.database)
         if self.near and calm and self.protocol == 3 and self._link is not None:
             self.send_again(command(b"GET", key), Prefetched(key))
 
@@ -312,6 +328,12 @@ class Session(asyncio.Protocol):
         self.ending = True
         if self.answers.quiet and not self._out:
             self.transport.close()
+
+    def abort(self) -> None:
+        """Close both connections, whatever is under way."""
+        self.transport.abort()
+        if self._link is not None and self._link.transport is not None:
+            self._link.transport.abort()
 
     # What happens inside
 
@@ -383,14 +405,27 @@ class Session(asyncio.Protocol):
             self.odd = False
             self.reply(requests.broken.reply)
             self.end()
-        elif (
-            requests.held > HOLD_COMMAND
-            and not requests.passing
-            and requests.head
-            and self.verbs[requests.head[0]] is None
-        ):
-            raw = requests.let_go()
-            self.forward(raw)
+        elif requests.held > HOLD_COMMAND and not requests.passing:
+            self._look_at_long()
+
+    def _look_at_long(self) -> None:
+        """Let a command that is long in coming go up as it comes, where what has come of it says that it may."""
+        requests, head = self._requests, self._requests.head
+        verb = self.verbs[head[0]] if head else None  # no command has so long a name
+        if verb is not None and not (isinstance(verb, Looks) and verb.knows(self, head)):
+            if requests.held > MOST_HELD:
+                self.odd = False
+                self.reply(_TOO_LONG)
+                self.end()
+        elif self.unsettled:  # what is sent again would come amid it
+            self._postponed = True
+            self.wait()
+            self._backlog = deque()
+            self._leave_client(_WAITS, True)
+        elif verb is None or isinstance(verb, Reads):
+            self.forward(requests.let_go())
+        else:
+            verb(self, (head, requests.let_go()))
 
     def flush(self) -> None:
         """Send up what is there, in one write."""
@@ -440,6 +475,17 @@ class Session(asyncio.Protocol):
 
     def _hold(self, held: bool) -> None:
         self._leave_upstream(_HELD, held)
+
+    def _crowd(self, crowded: bool) -> None:
+        self._leave_client(_CROWDED, crowded)
+
+    def _stall(self) -> None:
+        """The client has taken nothing for long."""
+        if self.piped or self._paused & _CROWDED:
+            log.warning("a client that takes nothing of what was sent to it is cut off")
+            self.transport.abort()
+        else:
+            self._stalled = asyncio.get_running_loop().call_later(STALLED_S, self._stall)
 
     def _leave_client(self, reason: int, leave: bool) -> None:
         """Read the client no more, or again, as far as this reason goes."""

@@ -46,18 +46,36 @@ class WriteStore:
         with self._database.write() as connection:
             connection.execute(cache_writes.insert(), list(rows))
 
-    def next(self, tenant: str, source: str, *, limit: int) -> list[Row]:
-        """The oldest that wait."""
-        waiting = sa.select(cache_writes).filter_by(tenant=tenant, source=source, set_aside=False)
+    def is_empty(self, tenant: str, source: str) -> bool:
+        """Whether nothing waits."""
         with self._database.read() as connection:
-            found = connection.execute(waiting.order_by(cache_writes.c.id).limit(limit)).mappings()
-            return [dict(row) for row in found]
+            return (
+                connection.execute(_waiting(cache_writes.c.id, tenant=tenant, source=source).limit(1)).first()
+                is None
+            )
+
+    def next(self, tenant: str, source: str, *, limit: int, limit_bytes: int = 32 << 20) -> list[Row]:
+        """The oldest that wait: at most so many, with values of no more than so many bytes but for the first."""
+        c = cache_writes.c
+        sized = _waiting(c.id, sa.func.length(c.value).label("size"), tenant=tenant, source=source)
+        with self._database.read() as connection:
+            last, size = -1, 0
+            for row in connection.execute(sized.order_by(c.id).limit(limit)):
+                size += row.size
+                if last >= 0 and size > limit_bytes:
+                    break
+                last = row.id
+            whole = _waiting(cache_writes, tenant=tenant, source=source).where(c.id <= last).order_by(c.id)
+            return [dict(row) for row in connection.execute(whole).mappings()]
 
     def of_key(self, key: bytes) -> list[Row]:
-        """What waits to be written of a key, oldest first."""
-        waiting = sa.select(cache_writes).filter_by(key=key, set_aside=False).order_by(cache_writes.c.id)
+        """What waits to be written of a key, oldest first, from the last that replaces all of it on."""
+        c = cache_writes.c
+        waiting = sa.and_(c.key == key, c.set_aside.is_(False))
+        last = sa.select(sa.func.max(c.id)).where(waiting, c.kind != "fields").scalar_subquery()
+        statement = sa.select(cache_writes).where(waiting, c.id >= sa.func.coalesce(last, 0)).order_by(c.id)
         with self._database.read() as connection:
-            return [dict(row) for row in connection.execute(waiting).mappings()]
+            return [dict(row) for row in connection.execute(statement).mappings()]
 
     def done(self, ids: Sequence[int]) -> None:
         with self._database.write() as connection:
@@ -67,6 +85,14 @@ class WriteStore:
         """Note why these were not taken, and when they are tried again, or that they are not."""
         with self._database.write() as connection:
             connection.execute(cache_writes.update().where(cache_writes.c.id.in_(ids)).values(**values))
+
+    def count(self, connection: sa.Connection, tenant: str, *, source: str) -> int:
+        """How many the source has not taken, those that were set aside among them."""
+        statement = sa.select(sa.func.count()).select_from(cache_writes)
+        return int(connection.execute(statement.filter_by(tenant=tenant, source=source)).scalar_one())
+
+    def discard(self, connection: sa.Connection, tenant: str, *, source: str) -> None:
+        connection.execute(cache_writes.delete().filter_by(tenant=tenant, source=source))
 
     def again(self, tenant: str, source: str) -> int:
         """Try what was set aside once more; how many they are."""
@@ -109,3 +135,8 @@ class WriteStore:
         """Let go of every queue."""
         with self._database.write() as connection:
             connection.execute(cache_drains.delete().filter_by(holder=holder))
+
+
+def _waiting(*columns: Any, tenant: str, source: str) -> sa.Select[Any]:
+    c = cache_writes.c
+    return sa.select(*columns).where(c.tenant == tenant, c.source == source, c.set_aside.is_(False))

@@ -17,6 +17,7 @@ from predis.cache.writing import Writer
 from predis.clock import Clock
 from predis.metrics import NOTHING, Metrics
 from predis.state.engine import Database
+from predis.tracing import Tracer
 
 
 class Supply:
@@ -24,6 +25,7 @@ class Supply:
 
     Args:
         link: to the Valkey behind the gateway, with all rights; it is closed here.
+        tracer: what traces the calls of sources.
     """
 
     def __init__(
@@ -34,14 +36,15 @@ class Supply:
         link: Link,
         clock: Clock,
         metrics: Metrics = NOTHING,
+        tracer: Tracer | None = None,
     ) -> None:
         self._link = link
-        self._shelf = Shelf(declarations, clock=clock, metrics=metrics)
+        self._shelf = Shelf(declarations, clock=clock, metrics=metrics, tracer=tracer)
         self._queue = Queue(WriteStore(database), clock=clock, feeds=self._shelf.feeds)
         self._loader = Loader(Flights(link), pending=self._queue.pending)
         self._tasks: list[asyncio.Task[None]] = []
         self.reader = Reader(self._shelf, self._loader, clock=clock)
-        self.writer = Writer(self._shelf, self._queue, link=link)
+        self.writer = Writer(self._shelf, self._queue, loader=self._loader, link=link)
 
     async def start(self) -> None:
         """Take on what is declared, and follow it.
@@ -62,12 +65,21 @@ class Supply:
         feed = self._shelf.feed(source)
         return feed is not None and feed.has_room
 
+    def match(self, key: bytes) -> Source | None:
+        """The source of a key."""
+        return self._shelf.match(key)
+
+    def load_s(self, source: Source) -> float:
+        """How long a call of this source takes here, smoothed; 0 while nobody knows."""
+        feed = self._shelf.feed(source)
+        return 0.0 if feed is None else feed.load_s
+
     async def close(self) -> None:
         """End loads; whoever waits for one is told. Writes that were taken in are durable."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._queue.close()
         self._shelf.close()
         await self._loader.close()
-        await self._queue.close()
         await self._link.close()

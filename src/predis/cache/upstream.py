@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Address", "Link", "Single", "open_stream"]
 
-_P = TypeVar("_P", bound=asyncio.BaseProtocol)
+_P = TypeVar("_P", bound=asyncio.Protocol)
 
 FIRST_TRY_S, CONNECT_S = 0.02, 2.0
 _HIGH_WATER = 1 << 20  # bytes that wait for Valkey before the client is left unread
@@ -49,6 +49,14 @@ class Link(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._session.upstream_lost()
 
+    def leave(self, within_s: float) -> None:
+        """Close when all that was sent has gone up, or when Valkey has not taken it in that time."""
+        transport = self.transport
+        assert transport is not None
+        if transport.get_write_buffer_size():
+            asyncio.get_running_loop().call_later(within_s, transport.abort)
+        transport.close()
+
 
 class Single:
     """One Valkey at a fixed address.
@@ -74,6 +82,16 @@ class Single:
 
     async def follow(self) -> None:
         """See where the server is, for ever where it may move."""
+
+    async def open_for(self, make: Callable[[], _P]) -> tuple[_P, Sequence[tuple[bytes, ...]]]:
+        """One try to connect for the gateway's own commands: the protocol, and what it has to say first.
+
+        Raises:
+            OSError
+            Unreachable
+        """
+        address = await self.where()
+        return await open_stream(address, make, tls=self.tls), address.greeting
 
     async def connect(self, session: Session) -> Link:
         """A connection for a client. Valkey may be just starting: it is tried again for ``CONNECT_S``.

@@ -20,6 +20,7 @@ that is done first, while the client's next commands wait; in MULTI it cannot be
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -65,13 +66,33 @@ def watching(commands: Mapping[bytes, Described], reader: Reader) -> dict[bytes,
     return {**verbs, **CONTROL, b"EXEC": Exec(reader)}
 
 
-class Reads:
-    """The verb of a command that reads."""
+class Looks(ABC):
+    """The verb of a command whose keys somebody may care for."""
 
     def __init__(self, described: Described, reader: Reader) -> None:
         self._command = described
         self._reader = reader
+
+    @abstractmethod
+    def __call__(self, session: Session, sent: Command) -> None:
+        """See to all that the command needs."""
+
+    @abstractmethod
+    def knows(self, session: Session, head: list[bytes]) -> bool:
+        """Whether the first arguments of a command that is long in coming are enough: the rest may go up as it comes."""
+
+
+class Reads(Looks):
+    """The verb of a command that reads."""
+
+    def __init__(self, described: Described, reader: Reader) -> None:
+        super().__init__(described, reader)
         self._looks_at_reply = described.name in (_GET, _MGET)
+
+    def knows(self, session: Session, head: list[bytes]) -> bool:
+        if session.in_multi or session.odd or session.database or not self._reader.active:
+            return True
+        return self._command.known(head) and not self._watched(self._command.keys(head))
 
     def __call__(self, session: Session, sent: Command) -> None:
         args, raw = sent
@@ -110,12 +131,17 @@ class Reads:
         session.forward_for(raw, again)
 
 
-class Writes:
+class Writes(Looks):
     """The verb of a command that writes, or may."""
 
-    def __init__(self, described: Described, reader: Reader) -> None:
-        self._command = described
-        self._reader = reader
+    def knows(self, session: Session, head: list[bytes]) -> bool:
+        if session.database or not self._reader.active:
+            return True
+        if not self._command.known(head):
+            return False
+        sources = list(filter(None, map(self._reader.match, self._command.keys(head))))
+        # A source that is written through takes the whole command; for a subscriber, marks are ended on another connection first.
+        return not sources or not (session.piped or any(source.writes != "none" for source in sources))
 
     def __call__(self, session: Session, sent: Command) -> None:
         args, raw = sent
@@ -217,11 +243,11 @@ class Read:
         self.watched = watched
         self.found: list[bytes] = []  # the keys that a GET or MGET found in Valkey
 
-    def told(self, key: bytes, *, hit: bool, value: bytes | None) -> None:
-        """Tell who observes and who prefetches what became of a key."""
+    def told(self, key: bytes, *, hit: bool, value: bytes | None, size: int | None = None) -> None:
+        """Tell who observes and who prefetches what became of a key. ``size``: of the value, where it is not at hand."""
         session = self.session
         if session.observe is not None:
-            session.observe(key, hit=hit, size=len(value or b""))
+            session.observe(key, hit=hit, size=len(value or b"") if size is None else size)
         prefetcher = session.gateway.prefetcher
         if prefetcher is not None and (source := self.watched.get(key)) is not None:
             prefetcher.read(key, source, hit=hit, value=value, pushed=session.push if session.near else None)
@@ -255,10 +281,17 @@ class Got(Turn):
         read.session.gateway.spawn(self._load(gap, parts, lacking=lacking))
         return gap
 
-    def _found(self, key: bytes, value: bytes) -> None:
+    def passes(self, beginning: bytes) -> bool:
+        size = bulk_size(beginning)
+        if size is None:  # an array: what it lacks may come last
+            return False
+        self._found(self._read.keys[0], None, size=size)
+        return True
+
+    def _found(self, key: bytes, value: bytes | None, *, size: int | None = None) -> None:
         read, reader = self._read, self._reader
         read.found.append(key)
-        read.told(key, hit=True, value=value)
+        read.told(key, hit=True, value=value, size=size)
         source = read.watched.get(key)
         # Of one that wants to know it, PTTL's reply comes next and tells.
         if source is not None and not reader.wants_ttl(source):
@@ -333,6 +366,22 @@ class ReadAgain(Turn):
         self.lives: dict[bytes, int] = {}
 
     def answer(self, reply: bytes) -> bytes | Gap:
+        self._tell_found()
+        if not self.lacking or reply.startswith(b"-"):
+            self._read.session.settled()
+            return reply
+        gap = Gap()
+        self._read.session.gateway.spawn(self._load(gap, reply))
+        return gap
+
+    def passes(self, beginning: bytes) -> bool:
+        if self.lacking:
+            return False
+        self._tell_found()
+        self._read.session.settled()
+        return True
+
+    def _tell_found(self) -> None:
         read = self._read
         for key in read.keys:
             if key not in self.lacking:
@@ -340,12 +389,6 @@ class ReadAgain(Turn):
                 if source := read.watched.get(key):
                     wants = self._reader.wants_ttl(source)
                     self._reader.seen(key, source, ttl_ms=self.lives.get(key) if wants else None)
-        if not self.lacking or reply.startswith(b"-"):
-            read.session.settled()
-            return reply
-        gap = Gap()
-        read.session.gateway.spawn(self._load(gap, reply))
-        return gap
 
     async def _load(self, gap: Gap, reply: bytes) -> None:
         read = self._read
@@ -414,6 +457,13 @@ class Observed(Turn):
         self._session = session
         self._keys = keys
 
+    def passes(self, beginning: bytes) -> bool:
+        """Long replies are not worth their memory: of several keys nothing is told, of one that it was there."""
+        observe = self._session.observe
+        if observe is not None and len(self._keys) == 1:
+            observe(self._keys[0], hit=True, size=bulk_size(beginning) or len(beginning))
+        return True
+
     def answer(self, reply: bytes) -> bytes:
         observe = self._session.observe
         if observe is None or reply.startswith(b"-"):
@@ -446,3 +496,9 @@ class Prefetched(Turn):
 def payload(reply: bytes) -> bytes:
     """The bytes of a bulk; of anything else, what it is sent as."""
     return reply[reply.find(b"\n") + 1 : -2] if reply.startswith(b"$") else reply
+
+
+def bulk_size(beginning: bytes) -> int | None:
+    """How many bytes a bulk has, by its header; None: it is none."""
+    line = beginning.find(b"\r\n", 0, 24)
+    return int(beginning[1:line]) if beginning.startswith(b"$") and line > 0 else None

@@ -7,17 +7,20 @@ import json
 from collections.abc import Callable, Sequence
 
 from predis.cache.link import Link, LinkDown
-from predis.cache.sources.calling import Refused
-from predis.cache.sources.failure import SourceFailed
+from predis.cache.sources.calling import Change, Refused
+from predis.cache.sources.failure import SourceFailed, in_words
 from predis.cache.sources.feed import Feed
 from predis.cache.sources.flights import FLIGHT, NONE
+from predis.cache.sources.loading import Loader
 from predis.cache.sources.pattern import beside
 from predis.cache.sources.queue import Queue, Write
 from predis.cache.sources.shelf import Shelf
 from predis.cache.sources.source import Source
+from predis.cache.sources.sql import bound
 
 __all__ = ["SourceFailed", "Writer"]
 
+_GRACE_MS = 5_000
 HARMLESS = frozenset((b"EXPIRE", b"PEXPIRE", b"EXPIREAT", b"PEXPIREAT", b"PERSIST", b"TOUCH"))
 """Commands that write a key's lifetime and not its value: they concern no source."""
 
@@ -25,9 +28,10 @@ HARMLESS = frozenset((b"EXPIRE", b"PEXPIRE", b"EXPIREAT", b"PEXPIREAT", b"PERSIS
 class Writer:
     """Understands write commands and brings them to sources."""
 
-    def __init__(self, shelf: Shelf, queue: Queue, *, link: Link) -> None:
+    def __init__(self, shelf: Shelf, queue: Queue, *, loader: Loader, link: Link) -> None:
         self._shelf = shelf
         self._queue = queue
+        self._loader = loader
         self._link = link
 
     async def write(self, source: Source, command: Sequence[bytes]) -> None:
@@ -44,28 +48,45 @@ class Writer:
         if feed is None or command[0].upper() in HARMLESS:
             return
         writes = [write for write in writes_of(command, source) if self._shelf.match(write.key) is source]
+        changes = [_checked(write, source) for write in writes]
         for write in writes:
-            _check(write, source)
+            if write.kind == "fields":
+                await self._keep_whole(feed, write.key)
         if source.writes == "behind":
             await self._queue.put(source, writes)
             feed.counts.writes["queued"].add(len(writes))
         elif writes:
-            await self._through(feed, writes)
+            await self._through(feed, changes, keys=[write.key for write in writes])
 
-    async def _through(self, feed: Feed, writes: Sequence[Write]) -> None:
+    async def _through(self, feed: Feed, changes: Sequence[Change], *, keys: Sequence[bytes]) -> None:
         try:
-            await feed.apply([write.change(feed.source) for write in writes])
+            await feed.apply(changes)
         except Refused as refused:
-            feed.counts.writes["refused"].add(len(writes))
+            feed.counts.writes["refused"].add(len(changes))
             raise feed.failure(f"it does not take this write: {refused}") from refused
         except Exception as error:
             # Whether the source has it is not known. What Valkey has may be old: the next read asks the source.
-            feed.counts.writes["failed"].add(len(writes))
-            await self._drop([write.key for write in writes])
+            feed.counts.writes["failed"].add(len(changes))
+            await self._drop(keys)
             if isinstance(error, SourceFailed):
                 raise
-            raise feed.failure(f"{type(error).__name__}: {error}") from error
-        feed.counts.writes["written"].add(len(writes))
+            raise feed.failure(in_words(error)) from error
+        feed.counts.writes["written"].add(len(changes))
+
+    async def _keep_whole(self, feed: Feed, key: bytes) -> None:
+        """Load a hash whose fields are to be set, if Valkey lacks it: alone they would pass for all of it. It will not expire meanwhile.
+
+        Raises:
+            SourceFailed: it cannot be loaded.
+        """
+        with contextlib.suppress(LinkDown):  # Valkey will take no fields either
+            (lives_ms,) = await self._link.ask([("PTTL", key)])
+            if lives_ms == -2:
+                found = (await self._loader.load(feed, key)).value
+                if isinstance(found, SourceFailed):
+                    raise found
+            elif isinstance(lives_ms, int) and 0 <= lives_ms < _GRACE_MS:
+                await self._link.ask([("PEXPIRE", key, _GRACE_MS)])
 
     async def _drop(self, keys: Sequence[bytes]) -> None:
         with contextlib.suppress(LinkDown):
@@ -151,15 +172,30 @@ _PARSERS: dict[bytes, Callable[[Sequence[bytes]], list[Write]]] = {
 }
 
 
-def _check(write: Write, source: Source) -> None:
+def _checked(write: Write, source: Source) -> Change:
+    """What the source is to be told. What it can never take is found here, before a queue acknowledges it.
+
+    Raises:
+        SourceFailed: the source has no statement for it, keeps values of another type, or its statement binds what is not there.
+    """
+    if write.kind != "delete":
+        _check_value(write, source)
+    elif not source.delete:
+        raise SourceFailed(f"ERR source {source.name}: it has no statement for deletions")
+    try:
+        change = write.change(source)
+        if source.kind == "sql":
+            bound(source.delete if change.deleted else source.upsert, change)
+    except Refused as refused:
+        raise SourceFailed(f"ERR source {source.name}: it does not take this write: {refused}") from None
+    return change
+
+
+def _check_value(write: Write, source: Source) -> None:
     """
     Raises:
-        SourceFailed: the source has no statement for it, or keeps values of another type.
+        SourceFailed: see ``_checked``.
     """
-    if write.kind == "delete":
-        if not source.delete:
-            raise SourceFailed(f"ERR source {source.name}: it has no statement for deletions")
-        return
     if not source.upsert:
         raise SourceFailed(f"ERR source {source.name}: it has no statement for values")
     if (write.kind == "fields") is not (source.stores == "hash"):

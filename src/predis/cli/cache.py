@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from predis.cli import cache_predictor, cache_sources, cache_stats, simulate
+from predis.cli import cache_predictor, cache_sources, cache_stats, cache_versions, simulate
 
 
 @click.group()
@@ -21,3 +21,10 @@ for command in (
     simulate.simulate,
 ):
     cache.add_command(command)
+for command in (
+    cache_versions.versions,
+    cache_versions.train,
+    cache_versions.promote,
+    cache_versions.rollback,
+):
+    cache_predictor.predictor.add_command(command)

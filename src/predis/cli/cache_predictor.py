@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import click
 
+from predis.cli.cache_versions import told
 from predis.cli.output import as_json_option, client, remote, show_json
 
+_SCHEDULES = 10
 _NOTHING = (
     "Nothing has been learnt yet. The learner looks for keys of sources that are read one after the other (predis cache source list); "
     "let clients read through the cache's port for a while."
@@ -33,29 +36,49 @@ def show(*, as_json: bool, control: str, serving: str, key: str) -> None:
     predis cache predictor show
     predis cache predictor show --json
     """
-    found = client(control, serving, key=key).cache_predictor()
+    server = client(control, serving, key=key)
+    found, managed = server.cache_predictor(), server.cache_predictors()
     if as_json:
-        show_json(found)
+        show_json({**found, "managed": managed})
         return
+    trial = managed["candidate"]
     learned = {entry["rule"]: entry for entry in found["learned"]}
-    worth = {entry["rule"]: entry for entry in found["rules"]}
-    if not learned and not worth:
+    worth = {
+        entry["rule"]: entry for entry in found["rules"] if not trial or entry["version"] != trial["version"]
+    }
+    followed = (found["predictor"] or {}).get("followed", 0)
+    if not (learned or worth or followed or found["schedules"] or managed["champion"]["version"]):
         click.echo(_NOTHING)
+        for line in told(managed):
+            click.echo(line)
         return
-    number = (found["predictor"] or {}).get("number")
-    click.echo(
-        f"Predictor {number}: {_count(len(learned), 'rule')}, at work in {_count(found['workers'], 'worker')}."
-    )
+    for line in _headed(found, managed):
+        click.echo(line)
     for rule in [*learned, *(rule for rule in worth if rule not in learned)]:
         click.secho(f"\n{rule}", bold=True)
         for line in _told(learned.get(rule), worth.get(rule)):
             click.echo(f"  {line}")
+    for line in _scheduled(found["schedules"]):
+        click.echo(line)
     total = found["total"]
     if total["gain"] is not None:
         click.echo(f"\nIn all, a foretold key is spared {total['gain']:.2f} misses ({_range(total)}).")
     if found["dropped"]:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(found["dropped"].items()))
         click.echo(f"Foretold and not loaded: {reasons}.")
+
+
+def _headed(found: Mapping[str, Any], managed: Mapping[str, Any]) -> list[str]:
+    """Which version is in use, what the learner has added to it, what is on trial."""
+    version, online = managed["champion"]["version"], found["predictor"] or {}
+    name = f"Version {version}" if version else "No version trained yet"
+    refreshed = f", refreshed {online['number']:,} times by the learner" if online else ""
+    rules, followed = _count(len(found["learned"]), "rule"), _count(online.get("followed", 0), "key")
+    workers = _count(found["workers"], "worker")
+    return [
+        f"{name}{refreshed}: {rules}, {followed} that others follow; at work in {workers}.",
+        *told(managed),
+    ]
 
 
 def _told(learned: Mapping[str, Any] | None, worth: Mapping[str, Any] | None) -> list[str]:
@@ -80,6 +103,21 @@ def _told(learned: Mapping[str, Any] | None, worth: Mapping[str, Any] | None) ->
         )
     if not worth["on"]:
         lines.append("switched off for now: it does not pay")
+    return lines
+
+
+def _scheduled(schedules: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The keys that are read at a steady period, the next due first."""
+    if not schedules:
+        return []
+    lines = ["", f"Read on a schedule, and loaded just before: {_count(len(schedules), 'key')}."]
+    for one in schedules[:_SCHEDULES]:
+        due = datetime.fromtimestamp(one["due_s"]).astimezone()
+        lines.append(
+            f"  {one['key']}: every {one['period_s']:.3g} s ± {one['tolerance_s']:.2g}, next at {due:%H:%M:%S}"
+        )
+    if len(schedules) > _SCHEDULES:
+        lines.append(f"  and {_count(len(schedules) - _SCHEDULES, 'key')} more (--json)")
     return lines
 
 

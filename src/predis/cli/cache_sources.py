@@ -42,7 +42,7 @@ def list_sources(as_json: bool, **where: str) -> None:
         return
     columns = {
         "source": "name", "keys": "pattern", "kind": "kind", "ttl s": "ttl_s", "writes": "writes", "queued": "queued",
-        "for s": "queued_for_s", "set aside": "set_aside", "declared in": "declared_in",
+        "set aside": "set_aside", "declared in": "declared_in",
     }  # fmt: skip
     table(found, columns, empty="No sources; declare one: predis cache source add --help")
 
@@ -189,14 +189,16 @@ def retry(name: str, **where: str) -> None:
 
 @source.command()
 @click.argument("name")
+@click.option("--discard", is_flag=True, help="Drop the writes that wait for it.")
 @remote
-def remove(name: str, **where: str) -> None:
+def remove(name: str, *, discard: bool, **where: str) -> None:
     """End a source: its keys are keys like any other. What is in the cache stays until it expires.
 
     \b
     predis cache source remove users
+    predis cache source remove users --discard
     """
-    _server(where).remove_cache_source(name)
+    _server(where).remove_cache_source(name, discard=discard)
     click.echo(f"source {name} is gone")
 
 

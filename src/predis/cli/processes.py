@@ -255,6 +255,8 @@ def _stop_on_signals(stop: Callable[[], None]) -> None:
 
 
 def _examine(settings: Settings) -> list[dict[str, Any]]:
+    from predis.app.cache_checks import examine_cache
+
     def look(what: str, ask: Callable[[], str]) -> dict[str, Any]:
         try:
             return {"what": what, "ok": True, "found": ask()}
@@ -269,8 +271,10 @@ def _examine(settings: Settings) -> list[dict[str, Any]]:
         look("state database", lambda: _database(settings)),
         *({"what": f"extra {name}", "ok": True, "found": found} for name, found in _extras().items()),
     ]
+    running = False
     try:
         up_s = client.health()["up_s"]
+        running = True
         findings.append({"what": "control", "ok": True, "found": f"running for {up_s:.0f} s"})
         findings.append(
             {"what": "serving", "ok": client.ready(), "found": "ready" if client.ready() else "not ready"}
@@ -280,29 +284,7 @@ def _examine(settings: Settings) -> list[dict[str, Any]]:
             None, (settings.control_port, settings.http_port, settings.grpc_port, settings.cache_port)
         )
         findings.extend(look(f"port {port}", partial(_free, settings.host, port)) for port in ports)
-        return findings
-    return [*findings, *_cache(settings)]
-
-
-def _cache(settings: Settings) -> list[dict[str, Any]]:
-    """What can be said of the gateway and the Valkey of an installation that runs."""
-    from predis.app.cache import ask_cache, cache_missing, is_cache_ready
-
-    if missing := cache_missing(settings):
-        return [{"what": "cache", "ok": True, "found": f"none: {missing}"}]
-    gateway, valkey = ask_cache(settings, b"PREDIS PING\r\n") != b"", is_cache_ready(settings)
-    return [
-        {
-            "what": "cache",
-            "ok": gateway,
-            "found": f"{'answers' if gateway else 'no answer'} on port {settings.cache_port}",
-        },
-        {
-            "what": "Valkey of the cache",
-            "ok": valkey,
-            "found": "answers" if valkey else "does not answer the gateway; see the log of `predis up`",
-        },
-    ]
+    return [*findings, *examine_cache(settings, running=running)]
 
 
 def _free(host: str, port: int) -> str:

@@ -392,6 +392,22 @@ class Client:
         """What the cache's predictor has learnt, and what prefetching by it is worth."""
         return dict(self._api("GET", "/cache/predictor"))
 
+    def cache_predictors(self) -> dict[str, Any]:
+        """The predictor's versions, which is in use and which on trial, and what was decided why."""
+        return dict(self._api("GET", "/cache/predictor/versions"))
+
+    def train_cache_predictor(self) -> dict[str, Any]:
+        """Begin to train a version of the predictor; returns the run, as ``retrainings`` lists it."""
+        return dict(self._api("POST", "/cache/predictor/train"))
+
+    def promote_cache_predictor(self) -> dict[str, Any]:
+        """Let the version on trial take over now."""
+        return dict(self._api("POST", "/cache/predictor/promote"))
+
+    def roll_back_cache_predictor(self, version: int | None = None) -> dict[str, Any]:
+        """End the trial, where one is under way; else go back to the version before, or to ``version`` (0: none)."""
+        return dict(self._api("POST", "/cache/predictor/rollback", body={"version": version}))
+
     def cache_what_if(self, memory: str = "2x", policy: str = "lru") -> dict[str, Any]:
         """What another memory (2x, 512MB) or policy (lru, s3-fifo, twoq, arc) would give the cache."""
         return dict(self._api("GET", f"/cache/what-if?memory={quote(memory)}&policy={quote(policy)}"))
@@ -418,8 +434,9 @@ class Client:
         """Try once more what a source refused for good; how many writes that are."""
         return int(self._api("POST", f"/cache/sources/{quote(name, safe='')}/retry")["writes"])
 
-    def remove_cache_source(self, name: str) -> None:
-        self._api("DELETE", f"/cache/sources/{quote(name, safe='')}")
+    def remove_cache_source(self, name: str, *, discard: bool = False) -> None:
+        """End a source; with ``discard``, though writes wait for it."""
+        self._api("DELETE", f"/cache/sources/{quote(name, safe='')}" + ("?discard=true" if discard else ""))
 
     def alerts(self, endpoint: str = "") -> list[dict[str, Any]]:
         return list(self._api("GET", "/alerts" + (f"?endpoint={quote(endpoint)}" if endpoint else "")))

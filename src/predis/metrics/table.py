@@ -170,6 +170,15 @@ _ROWS = (
         "Keys that were foretold and not prefetched, by reason: queue (too many waited), source busy, budget, valkey (it did not answer) "
         "or failed (the source did).", labels=("reason",),
     ),
+    Metric("predis_predictor_version", "gauge", "Version of the cache's predictor that is champion, or challenger (on trial); 0: none.", labels=("role",)),
+    Metric(
+        "predis_predictor_decisions_total", "counter",
+        "Decisions about the predictor's versions: trial, promote, drop or roll back.", labels=("decision",),
+    ),
+    Metric(
+        "predis_predictor_habits_psi", "gauge",
+        "How far the shares of what is read from the cache have moved since the predictor's training: population stability index.",
+    ),
     Metric("predis_learner_reads_total", "counter", "Reads of the cache that the learner was told of."),
     Metric(
         "predis_learner_dropped_total", "counter", "Reads of the cache that the learner was not told of, because a worker's ring was full.",

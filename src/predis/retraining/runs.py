@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import uuid
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from predis.access.audit import Audit
 from predis.clock import NANOSECONDS, Clock
@@ -13,12 +14,22 @@ from predis.events import AlertRaised, Bus, RetrainingEnded
 from predis.retraining.config import RetrainingConfig
 from predis.retraining.steps import Parts, Steps
 from predis.retraining.store import FINAL, RetrainingStore, Run
-from predis.retraining.workflow import Workflow
+from predis.retraining.workflow import Course, Workflow
 from predis.settings import Settings
 
-__all__ = ["Parts", "Retrainings"]
+__all__ = ["Parts", "Renewed", "Retrainings"]
 
 log = logging.getLogger(__name__)
+
+
+class Renewed(NamedTuple):
+    """What a run renews; ``champion`` is 0 where there is nothing yet."""
+
+    tenant: str
+    endpoint: str
+    model: str
+    champion: int
+
 
 _OUTCOMES = {"promoted": "promoted", "concluded": "rejected", "aborted": "rejected", "failed": "failed"}
 
@@ -26,7 +37,15 @@ _OUTCOMES = {"promoted": "promoted", "concluded": "rejected", "aborted": "reject
 class Retrainings:
     """Starts runs, lists them, and closes those whose rollout has ended."""
 
-    def __init__(self, parts: Parts, *, settings: Settings, clock: Clock, bus: Bus) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        *,
+        settings: Settings,
+        clock: Clock,
+        bus: Bus,
+        courses: Mapping[str, Course] | None = None,
+    ) -> None:
         self._parts = parts
         self._settings = settings
         self._clock = clock
@@ -39,7 +58,9 @@ class Retrainings:
             if parts.database.dialect == "postgresql"
             else f"sqlite:///{settings.home / 'workflows.sqlite'}"
         )
-        self._workflow = Workflow(url, Steps(parts, settings), store=self._store, on_end=self._steps_done)
+        self._workflow = Workflow(
+            url, Steps(parts, settings), store=self._store, on_end=self._steps_done, courses=courses
+        )
 
     def start(self, tenant: str, name: str, *, trigger: str, actor: str) -> Run:
         """Begin to renew an endpoint's model.
@@ -56,9 +77,20 @@ class Retrainings:
         if not route.weights:
             raise Conflict(f"endpoint {name!r} serves no version yet; deploy one first")
         champion = max(route.weights, key=lambda number: route.weights[number])
+        renewed = Renewed(tenant, name, endpoint.model, champion)
+        return self.begin(renewed, trigger=trigger, actor=actor)
+
+    def begin(self, renewed: Renewed, *, trigger: str, actor: str) -> Run:
+        """Begin a run.
+
+        Raises:
+            Conflict: one is under way.
+            MissingExtra: the workflow engine is not installed.
+        """
         self._workflow.launch()
+        tenant, name, model, champion = renewed
         run = Run(
-            id=f"retrain-{uuid.uuid4().hex[:12]}", tenant=tenant, endpoint=name, model=endpoint.model, trigger=trigger, state="running",
+            id=f"retrain-{uuid.uuid4().hex[:12]}", tenant=tenant, endpoint=name, model=model, trigger=trigger, state="running",
             step="build", detail={}, champion=champion, challenger=None, rollout=None, created_at=self._clock.time_ns(), ended_at=None,
         )  # fmt: skip
         with self._parts.database.write() as connection:
@@ -69,6 +101,17 @@ class Retrainings:
             )
         self._workflow.start(run.id)
         return run
+
+    def end(self, run_id: str, outcome: str, *, why: str) -> None:
+        """Close a run whose rollout was another's, with its outcome; one that has ended stays as it is."""
+        run = self._store.run(run_id)
+        if run is not None and run.ended_at is None:
+            self._store.note(run_id, detail={"rollout_reason": why})
+            self._end(run_id, outcome)
+
+    def newest(self, tenant: str, endpoint: str) -> Run | None:
+        """The newest run of an endpoint."""
+        return self._store.newest(tenant, endpoint)
 
     def get(self, tenant: str, run_id: str) -> Run:
         """

@@ -99,6 +99,13 @@ class RetrainingStore:
             row = connection.execute(sa.select(retrainings).filter_by(id=run_id)).one_or_none()
         return Run(**row._mapping) if row else None
 
+    def newest(self, tenant: str, endpoint: str) -> Run | None:
+        statement = sa.select(retrainings).filter_by(tenant=tenant, endpoint=endpoint)
+        statement = statement.order_by(retrainings.c.created_at.desc()).limit(1)
+        with self._database.read() as connection:
+            row = connection.execute(statement).one_or_none()
+        return Run(**row._mapping) if row else None
+
     def runs(self, tenant: str | None = None, *, active: bool = False, limit: int = 50) -> list[Run]:
         """Newest first."""
         statement = sa.select(retrainings).order_by(retrainings.c.created_at.desc()).limit(limit)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from predis.errors import MissingExtra, PredisError, Unavailable
@@ -27,21 +28,48 @@ _PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, *(60.0,) * 10)
 _DEAD = frozenset(("ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"))
 
 
+@dataclass(frozen=True)
+class Track:
+    """How a course of its own moves on. What it does must be a deterministic function of what earlier steps returned.
+
+    Attributes:
+        at: enter the step of a name and do its work once; what it returned, a small document.
+        note: write values into the run's row, see ``RetrainingStore.note``.
+        sleep: for so many seconds, across restarts.
+    """
+
+    at: Callable[[str, Callable[[], Any]], Any]
+    note: Callable[[Mapping[str, Any]], None]
+    sleep: Callable[[float], None]
+
+
+Course = Callable[[Run, Steps, Track], str]
+"""The steps of runs that renew no endpoint's model; returns the outcome, or ``rolling_out`` where somebody else will end the run."""
+
+
 class Workflow:
     """Runs retraining runs durably.
 
     Args:
         url: database of the checkpoints.
         on_end: (run id, final state or "rolling_out") once a run's steps are done.
+        courses: for runs with another course than an endpoint's, by what stands in the run's place of an endpoint.
     """
 
     def __init__(
-        self, url: str, steps: Steps, *, store: RetrainingStore, on_end: Callable[[str, str], None]
+        self,
+        url: str,
+        steps: Steps,
+        *,
+        store: RetrainingStore,
+        on_end: Callable[[str, str], None],
+        courses: Mapping[str, Course] | None = None,
     ) -> None:
         self._url = url
         self._steps = steps
         self._store = store
         self._on_end = on_end
+        self._courses = courses or {}
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._function: Callable[[str], None] | None = None
@@ -136,12 +164,19 @@ class Workflow:
     ) -> str:
         steps, store = self._steps, self._store
         run = _existing(store, run_id)
-        config = step("config", lambda: steps.config(run))
 
         def at(name: str, work: Callable[[], Any]) -> Any:
             step(f"enter_{name}", lambda: store.note(run_id, step=name))
             return step(name, work)
 
+        course = self._courses.get(run.endpoint)
+        if course is not None:
+            return course(
+                run,
+                steps,
+                Track(at, lambda values: step("note", lambda: store.note(run_id, **values)), sleep),
+            )
+        config = step("config", lambda: steps.config(run))
         built = at("build", lambda: steps.build(run, config))
         step(
             "note_build",

@@ -39,10 +39,10 @@ def runs(requests: int, *, length: int = 64) -> Keys:
     return found[:requests]
 
 
-def treacherous(requests: int, *, honest: int) -> Keys:
+def treacherous(requests: int, *, honest: int, number: int = 50) -> Keys:
     """Chains that can be trusted for ``honest`` requests; after that each is left for new keys after its first three."""
     chance = random.Random(5)
-    all_chains = [[chance.randrange(10**9) for _ in range(40)] for _ in range(150)]
+    all_chains = [[chance.randrange(10**9) for _ in range(40)] for _ in range(number)]
     found: Keys = []
     while len(found) < requests:
         chain = chance.choice(all_chains)

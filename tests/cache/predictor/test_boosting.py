@@ -77,7 +77,7 @@ def test_what_is_not_whole_is_not_loaded(fitted: Confidence, tmp_path: Path) -> 
         with pytest.raises(IntegrityFailure):
             Confidence.load(tmp_path)
     (tmp_path / MODEL).unlink()
-    with pytest.raises(IntegrityFailure, match="train anew"):
+    with pytest.raises(IntegrityFailure, match="train it anew"):
         Confidence.load(tmp_path)
 
 

@@ -42,7 +42,7 @@ def misses(keys: Keys, policy: Policy) -> int:
 
 
 @pytest.mark.parametrize(
-    "keys", [popular(20_000), scans(20_000), recent(20_000)], ids=["popular", "scans", "recent"]
+    "keys", [popular(12_000), scans(12_000), recent(12_000)], ids=["popular", "scans", "recent"]
 )
 def test_it_misses_hardly_more_than_the_best(keys: Keys) -> None:
     best = min(misses(keys, registry.policy(name, 60)) for name in NAMES)
@@ -98,20 +98,6 @@ def test_residents_never_exceed_the_capacity(capacity: int) -> None:
         assert len(duel) == len(resident) <= capacity
         assert len(duel.reserve) <= duel.room
         assert all(one in duel for one in resident)
-
-
-def test_bytes_are_never_exceeded() -> None:
-    duel = Duel(1_000)
-    chance = random.Random(11)
-    for key in popular(5_000, keys=300):
-        size = 1 + key % 90
-        if chance.random() < 0.2:
-            duel.admit_prefetched(key + 1, 1 + (key + 1) % 90)
-        if not duel.request(key):
-            duel.admit(key, size)
-        assert duel.used <= 1_000
-    assert duel.admit(-1, 1_001) == ()
-    assert -1 not in duel
 
 
 def test_a_prefetched_key_in_use_becomes_a_demand_key() -> None:

@@ -71,6 +71,16 @@ def test_what_is_too_old_goes(tmp_path: Path) -> None:
     assert exporting.retired == 100
 
 
+def test_a_damaged_file_goes_like_the_others(tmp_path: Path) -> None:
+    damaged = tmp_path / "accesses-20200101T000000-000001.parquet"
+    damaged.write_bytes(b"no Parquet" * 1_000)
+    os.utime(damaged, (1.0, 1.0))
+    with AccessExport(tmp_path, retention=Retention(max_bytes=8_000)) as exporting:
+        exporting.take("0", events(KEYS, flags=0))
+    assert (exporting.written, exporting.dropped, exporting.retired) == (100, 0, 0)
+    assert damaged not in exported(tmp_path)
+
+
 def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".accesses-17").write_bytes(b"half of a file")
     full = True
@@ -93,6 +103,14 @@ def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_a_folder_that_was_cleared_away_is_made_again(tmp_path: Path) -> None:
+    with AccessExport(tmp_path / "accesses") as exporting:
+        exporting.folder.rmdir()
+        exporting.take("0", events(KEYS, flags=0))
+    assert (exporting.written, exporting.dropped) == (100, 0)
+    assert len(exported(exporting.folder)) == 1
+
+
 def test_the_learner_never_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the disk stands still, batches are dropped and counted."""
     go_on = threading.Event()
@@ -103,11 +121,12 @@ def test_the_learner_never_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         write(self, table, half)
 
     monkeypatch.setattr(AccessExport, "_write_whole", slow)
+    monkeypatch.setattr(export, "_WAITING", 640)
     batch = events(KEYS[:10], flags=0)
     exporting = AccessExport(tmp_path, rows=1)
     for _ in range(200):
         exporting.take("0", batch)
-    assert exporting.dropped >= 10 * (200 - export._BATCHES - 1)
+    assert exporting.dropped >= 10 * (200 - 64 - 1)  # one is being written
     go_on.set()
     exporting.close()
     assert exporting.written + exporting.dropped == 2_000

@@ -43,9 +43,9 @@ def test_there_are_64_each_with_a_name_of_its_own_and_the_page_tells_them() -> N
 
 
 def test_how_reads_are_cut_into_batches_changes_nothing() -> None:
-    batch = reads(300)
+    batch = reads(150)
     whole = Features().take(batch)
-    for size in (1, 7, 256):
+    for size in (1, 7, 128):
         features = Features()
         cut = np.vstack([features.take(part(batch, at, at + size)) for at in range(0, len(batch), size)])
         np.testing.assert_allclose(cut, whole, rtol=1e-3, atol=1e-4, equal_nan=True)
@@ -71,13 +71,13 @@ def test_a_read_does_not_see_itself() -> None:
 def test_questions_leave_no_trace_and_see_what_was_read_just_before() -> None:
     batch = reads(400)
     rows = np.array([10, 10, 200, 399])
-    asked = batch.with_questions(rows, np.array([5, 6, 7, 1_000]), np.array([2, 0, 1, 1]))
+    asked = batch.with_questions(rows, np.array([5, 6, 7, 1_000]), templates=np.array([2, 0, 1, 1]))
     found = Features().take(asked)
     np.testing.assert_allclose(found[asked.learn], Features().take(batch), rtol=1e-5, equal_nan=True)
     unknown = found[~asked.learn][3]
     assert unknown[NAMES.index("reads")] == 0
     assert np.isnan(unknown[NAMES.index("since_last")])
-    same = batch.with_questions(np.array([9]), np.array([77]), np.array([0]))
+    same = batch.with_questions(np.array([9]), np.array([77]), templates=np.array([0]))
     key = same.key.copy()
     key[10] = batch.key[9]  # asked right after it was read
     now = Features().take(
@@ -110,7 +110,7 @@ def test_a_schedule_is_found() -> None:
     scheduled = seconds % 30.0 == 0.0
     batch = Batch.of_columns(np.where(scheduled, 1, rng.integers(2, 50, len(seconds))), seconds=seconds)
     late = 450 + int(np.flatnonzero(scheduled[450:])[0]) - 3  # three reads before it is due
-    asked = batch.with_questions(np.array([late]), np.array([1]), np.array([0]))
+    asked = batch.with_questions(np.array([late]), np.array([1]), templates=np.array([0]))
     now = Features().take(asked)[late + 1]
     assert now[NAMES.index("period_s")] == pytest.approx(30.0)
     assert now[NAMES.index("regular_s")] == pytest.approx(1.0)
@@ -143,12 +143,12 @@ def test_keys_without_end_take_no_more_memory_and_a_hot_key_stays_known() -> Non
     features = Features(most=1 << 10)
     tables = [table for table in vars(features).values() if isinstance(table, Places)]
     before = sum(table.rows.nbytes for table in tables)
-    for at in range(0, 200_000, 4_000):
+    for at in range(0, 80_000, 4_000):
         keys = np.arange(at, at + 4_000) + 10
         keys[::50] = 1
         rows = features.take(Batch.of_columns(keys))
     assert sum(table.rows.nbytes for table in tables) == before
-    assert column(rows, "reads")[-50] == 200_000 / 50 - 1
+    assert column(rows, "reads")[-50] == 80_000 / 50 - 1
 
 
 def test_places_forget_what_was_used_least_recently() -> None:

@@ -110,8 +110,7 @@ def test_an_empty_tally_says_that_it_knows_nothing() -> None:
     assert all(math.isnan(value) for value in (tally.gain, tally.precision, tally.on_time))
     assert tally.gain_interval(0.05) == (-1.0, 1.0)
     tally.add(Tally(given=4, used=3, late=1, held=2, missed=1))
-    tally.halve()
-    assert tally == Tally(given=2, used=1, late=0, held=1, missed=0)
+    assert tally == Tally(given=4, used=3, late=1, held=2, missed=1)
 
 
 def test_forgotten_rules_leave_nothing() -> None:

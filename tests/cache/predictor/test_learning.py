@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from predis.cache.predictor.learning import RuleLearner
-from predis.cache.ring import EVENT, Flag
+from predis.cache.predictor.learning import TableLearner
+from predis.cache.ring import Flag
+from predis.cache.ring_reader import EVENT
 from predis.cache.sources.pattern import Matcher, Pattern
 
 SOURCES = {
@@ -44,12 +45,12 @@ def _visits(n: int, *, gap_us: int) -> list[tuple[int, int, bytes]]:
     ]
 
 
-def _rules(learner: RuleLearner) -> list[str]:
+def _rules(learner: TableLearner) -> list[str]:
     return [str(one.rule) for one in learner.compile().rules]
 
 
 def test_a_rule_between_two_sources_is_learnt() -> None:
-    learner = RuleLearner(MATCH, delay_s=0.01)
+    learner = TableLearner(MATCH, delay_s=0.01)
     learner.take("0", _events(_visits(60, gap_us=20_000)))
     assert _rules(learner) == ["session:{a} -> prefs:{a}"]
     tables = learner.compile()
@@ -57,13 +58,13 @@ def test_a_rule_between_two_sources_is_learnt() -> None:
 
 
 def test_what_comes_sooner_than_a_load_takes_is_no_rule() -> None:
-    learner = RuleLearner(MATCH, delay_s=0.01)
+    learner = TableLearner(MATCH, delay_s=0.01)
     learner.take("0", _events(_visits(60, gap_us=5_000)))
     assert _rules(learner) == []
 
 
 def test_keys_without_a_source_and_single_samples_are_left_out() -> None:
-    learner = RuleLearner(MATCH)
+    learner = TableLearner(MATCH)
     learner.take("0", _events([(i * 50_000, 1, b"other:%d" % i) for i in range(100)]))
     learner.take("0", _events(_visits(60, gap_us=20_000), flags=int(Flag.SPATIAL)))
     learner.take("0", _events([(0, 1, b"session:" + b"1" * 200)]))
@@ -71,7 +72,7 @@ def test_keys_without_a_source_and_single_samples_are_left_out() -> None:
 
 
 def test_clients_of_two_workers_are_not_one() -> None:
-    learner = RuleLearner(MATCH)
+    learner = TableLearner(MATCH)
     for i in range(60):
         learner.take("0", _events([(i * 1_000_000, 1, b"session:%d" % (i * 17))]))
         learner.take("1", _events([(i * 1_000_000 + 50_000, 1, b"prefs:%d" % (i * 17))]))
@@ -80,7 +81,7 @@ def test_clients_of_two_workers_are_not_one() -> None:
 
 def test_values_lead_to_keys() -> None:
     customers = {b"order:%d" % (i * 100): b'{"customer": "c%d"}' % (i * 31) for i in range(60)}
-    learner = RuleLearner(MATCH, peek=lambda keys: [customers.get(key) for key in keys], peeks=1_000)
+    learner = TableLearner(MATCH, peek=lambda keys: [customers.get(key) for key in keys], peeks=1_000)
     reads = []
     for i, value in enumerate(customers.values()):
         reads.append((i * 1_000_000, 1, b"order:%d" % (i * 100)))
@@ -96,5 +97,5 @@ def test_values_looked_at_are_bounded() -> None:
         asked.append(len(keys))
         return [None] * len(keys)
 
-    RuleLearner(MATCH, peek=peek, peeks=10).take("0", _events(_visits(500, gap_us=20_000)))
+    TableLearner(MATCH, peek=peek, peeks=10).take("0", _events(_visits(500, gap_us=20_000)))
     assert asked == [10]

@@ -99,7 +99,7 @@ def test_what_is_not_whole_is_not_loaded(trained: NextKeys, tmp_path: Path) -> N
     document = json.loads((tmp_path / KEYS).read_text())
     for broken in ({**document, "keys": []}, {**document, "keys": ["x"]}, {}, 3):
         (tmp_path / KEYS).write_text(json.dumps(broken))
-        with pytest.raises(IntegrityFailure, match="train anew"):
+        with pytest.raises(IntegrityFailure, match="train it anew"):
             NextKeys.load(tmp_path)
     (tmp_path / KEYS).unlink()
     with pytest.raises(IntegrityFailure):

@@ -72,6 +72,11 @@ def test_processes_count_like_one(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum(told) == 4 * len(TRACE)
 
 
+def test_with_bytes_everything_runs_that_can_count_them() -> None:
+    assert "predis+predis" in by_name(simulate(TRACE, Plan()))
+    assert "predis+predis" not in by_name(simulate(TRACE, Plan(in_bytes=True)))
+
+
 def test_bytes() -> None:
     found = by_name(simulate(TRACE, Plan(names=["s3-fifo", "lru+markov1", "belady"], in_bytes=True)))
     assert found["lru"]["capacity"] == round(TRACE.footprint / 100)
@@ -86,6 +91,12 @@ def test_bytes() -> None:
         (TRACE, Plan(names=["lru+oracle"]), "no prefetcher 'oracle'"),
         (TRACE, Plan(names=["belady+markov1"]), "is a bound"),
         (trace_of([1, 2]), Plan(in_bytes=True), "no column 'size'"),
+        (trace_of([1, 2], sizes=True), Plan(names=["predis"], in_bytes=True), "counts objects, not bytes"),
+        (
+            trace_of([1, 2], sizes=True),
+            Plan(names=["lru+predis"], in_bytes=True),
+            "counts objects, not bytes",
+        ),
         (trace_of([1, 2]), Plan(delay=Delay(seconds=1.0)), "no clock"),
         (TRACE, Plan(events=Path("e.parquet")), "name one policy"),
         (TRACE, Plan(names=["belady"], events=Path("e.parquet")), "makes no events"),

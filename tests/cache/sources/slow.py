@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -24,6 +25,10 @@ from predis.state.engine import Database
 
 PATIENCE_S = 60.0
 ACTOR = "tester"
+
+PARALLEL = multiprocessing.get_context("forkserver")
+"""For tests of several workers: modules are imported once, for all processes that they start."""
+PARALLEL.set_forkserver_preload([__name__])
 
 
 def run(story: Coroutine[Any, Any, Any]) -> Any:

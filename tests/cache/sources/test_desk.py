@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from predis.access import Audit
 from predis.cache.sources.declarations import Declarations
 from predis.cache.sources.desk import SourceDesk
+from predis.cache.store import WriteStore
 from predis.clock import ManualClock
 from predis.errors import AccessDenied, AlreadyExists, Conflict, InvalidInput, InvalidSetting, SourceNotFound
 from predis.metrics import Metrics
@@ -44,7 +46,7 @@ def test_declared_shown_tried_and_removed(
     )
     assert [(one["name"], one["declared_in"]) for one in desk.listed("default")] == [
         ("carts", "predis.toml"),
-        ("users", "the state database"),
+        ("users", "API"),
     ]
     assert desk.listed("acme") == []
     tried = desk.test("default", "user:7")
@@ -69,6 +71,29 @@ def test_declared_shown_tried_and_removed(
     ]
 
 
+def test_writes_that_wait_are_not_forgotten(
+    desk: SourceDesk, database: Database, clock: ManualClock, tmp_path: Path
+) -> None:
+    document = {**SQL, "url": f"sqlite:///{tmp_path}/users.sqlite"}
+    behind = {**document, "writes": "behind", "delete": "DELETE FROM users WHERE id = :id"}
+    desk.add("default", "users", document=behind, actor="ann", replace=False)
+    row = {"tenant": "default", "source": "users", "kind": "set", "attempts": 0, "due_at": 0, "created_at": 1}
+    row |= {"key": b"user:1", "value": b"x", "error": "", "set_aside": False}
+    store = WriteStore(database)
+    store.add([row, {**row, "source": "other"}, {**row, "set_aside": True}])
+    with pytest.raises(
+        Conflict, match=r"2 writes wait for source 'users'.* not reach it with writes = 'none'"
+    ):
+        desk.add("default", "users", document=document, actor="ann", replace=True)
+    with pytest.raises(Conflict, match="2 writes wait for source 'users'; let it take them first"):
+        desk.remove("default", "users", actor="ann")
+    desk.add("default", "users", document={**behind, "ttl_s": 7}, actor="ann", replace=True)
+    assert desk.listed("default")[-1]["queued"] == 1
+    desk.remove("default", "users", actor="ann", discard=True)
+    assert [queue["source"] for queue in store.depths()] == ["other"]
+    assert Audit(database, clock).entries("default")[0]["detail"] == {"discarded": 2}
+
+
 def test_what_goes_wrong_is_told(desk: SourceDesk) -> None:
     assert (
         "unable to open" in desk.test("default", "cart:3")["error"]
@@ -87,6 +112,32 @@ def test_what_goes_wrong_is_told(desk: SourceDesk) -> None:
         desk.add("default", "code", document=code, actor="ann", replace=False)
     with pytest.raises(InvalidInput, match="cannot be used"):
         desk.add("default", "users", document={**SQL, "url": "nothing://x"}, actor="ann", replace=False)
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (lambda batch: exec("raise SystemExit(3)"), "SystemExit(3)"),
+        (lambda batch: [KeyError("name")], "KeyError: 'name'"),
+        (None, "no answer within 0.02 s"),
+    ],
+)
+def test_code_that_ends_threads_or_hangs_is_told_too(
+    database: Database, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, answer: Any, said: str
+) -> None:
+    monkeypatch.setattr("predis.cache.sources.desk._CONNECTING_S", 0.01)
+    function = slow.Function(answer or slow.well)
+    monkeypatch.setattr(slow, "USERS", function)
+    if answer is None:
+        function.hold()
+    slow.declare(
+        database, "users", pattern="user:{id}", kind="python", function="tests.cache.sources.slow:users",
+        timeout_s=0.01 if answer is None else 60.0,
+    )  # fmt: skip
+    desk = SourceDesk(database, Declarations(database, clock, allow_code=True), clock=clock)
+    assert said in desk.test("default", "user:1")["error"]
+    function.open.set()
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)

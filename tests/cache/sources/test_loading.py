@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import multiprocessing
 import os
 import signal
 import threading
@@ -23,10 +22,9 @@ from predis.cache.supply import Supply
 from predis.metrics import Metrics
 from predis.state.engine import Database
 from tests.cache.sources import slow
-from tests.cache.sources.slow import Function, declare, plain, run, supplied, until
+from tests.cache.sources.slow import PARALLEL, Function, declare, plain, run, supplied, until
 
 users = Function(lambda batch: [])
-PARALLEL = multiprocessing.get_context("spawn")
 
 
 @pytest.fixture(autouse=True)
@@ -300,7 +298,7 @@ def test_a_killed_worker_does_not_keep_its_lease(state: Database, valkey: Valkey
     async def story() -> None:
         async with supplied(state, valkey) as supply:
             read = asyncio.create_task(supply.reader.load([b"user:1"]))
-            await asyncio.sleep(LEASE_MS / 1_000 + 0.5)
+            await asyncio.sleep(LEASE_MS / 1_000 + 0.1)
             assert not read.done()  # the other is alive, and keeps its lease
             assert process.pid is not None
             os.kill(process.pid, signal.SIGKILL)
@@ -308,6 +306,49 @@ def test_a_killed_worker_does_not_keep_its_lease(state: Database, valkey: Valkey
 
     run(story())
     process.join(slow.PATIENCE_S)
+
+
+class TestCalls:
+    def test_there_are_no_more_at_once_than_the_source_is_to_bear(
+        self, state: Database, valkey: ValkeyServer
+    ) -> None:
+        of_users(state, concurrency=3, batch=4, timeout_s=30)
+        lock, now, most = threading.Lock(), [0], [0]
+
+        def answer(batch: list[dict[str, Any]]) -> list[int]:
+            with lock:
+                now[0] += 1
+                most[0] = max(most[0], now[0])
+            time.sleep(0.002)
+            with lock:
+                now[0] -= 1
+            return [each["id"] for each in batch]
+
+        users.answer = answer
+
+        async def story() -> None:
+            async with supplied(state, valkey) as supply:
+                found = await supply.reader.load([b"user:%d" % i for i in range(100)])
+                assert found == [b"%d" % i for i in range(100)]
+                assert most == [3]
+                assert len(users.calls) >= 25
+                assert max(len(batch) for batch in users.calls) == 4
+
+        run(story())
+
+    def test_one_that_lingers_takes_what_comes_meanwhile(self, state: Database, valkey: ValkeyServer) -> None:
+        of_users(state, linger_ms=300)
+
+        async def story() -> None:
+            async with supplied(state, valkey) as supply:
+                reads = []
+                for i in range(5):
+                    reads.append(asyncio.create_task(supply.reader.load([b"user:%d" % i])))
+                    await asyncio.sleep(0.005)
+                assert await asyncio.gather(*reads) == [[b'{"id":%d}' % i] for i in range(5)]
+                assert len(users.calls) == 1
+
+        run(story())
 
 
 class TestBadSources:
@@ -343,13 +384,16 @@ class TestBadSources:
 
     def test_one_bad_value_is_that_keys_alone(self, state: Database, valkey: ValkeyServer) -> None:
         of_users(state)
-        users.answer = lambda batch: [object() if each["id"] == 2 else each["id"] for each in batch]
+        odd = {2: object(), 4: LookupError("no such user, ever")}
+        users.answer = lambda batch: [odd.get(each["id"], each["id"]) for each in batch]
 
         async def story() -> None:
             async with supplied(state, valkey) as supply:
-                one, two, three = await supply.reader.load([b"user:1", b"user:2", b"user:3"])
+                one, two, three, four = await supply.reader.load([b"user:%d" % i for i in range(1, 5)])
                 assert (one, three) == (b"1", b"3")
                 assert isinstance(two, SourceFailed)
+                assert isinstance(four, SourceFailed)
+                assert four.text == "ERR source users: LookupError: no such user, ever"
 
         run(story())
 
@@ -383,23 +427,24 @@ class TestBadSources:
     def test_one_that_fails_is_left_alone_and_tried_again(
         self, state: Database, valkey: ValkeyServer
     ) -> None:
-        of_users(state, breaker_failures=3, breaker_s=0.3)
+        of_users(state, breaker_failures=3, breaker_s=600)
         users.answer = lambda batch: 1 / 0
         metrics = Metrics(None, "cache-0")
 
         async def story() -> None:
             async with supplied(state, valkey, metrics=metrics) as supply:
+                breaker = supply._shelf.feeds()[0]._breaker
                 said = [(await supply.reader.load([b"user:1"]))[0] for _ in range(20)]
                 assert len(users.calls) == 3
                 assert "left alone" in str(said[-1])
                 assert (
                     metrics.gauge("predis_source_breaker_open", tenant="default", source="users").value == 1
                 )
-                await asyncio.sleep(0.3)
+                breaker._opened_at -= 600
                 assert "ZeroDivisionError" in str((await supply.reader.load([b"user:1"]))[0])  # the probe
                 assert len(users.calls) == 4
                 users.answer = lambda batch: [1 for _ in batch]
-                await asyncio.sleep(0.3)
+                breaker._opened_at -= 600
                 assert await supply.reader.load([b"user:1"]) == [b"1"]
                 assert (
                     metrics.gauge("predis_source_breaker_open", tenant="default", source="users").value == 0

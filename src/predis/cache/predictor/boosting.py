@@ -74,7 +74,7 @@ class Confidence:
         columns: names of the inputs, in order.
     """
 
-    def __init__(self, booster: Any, columns: Sequence[str], calibration: Isotonic) -> None:
+    def __init__(self, booster: Any, columns: Sequence[str], *, calibration: Isotonic) -> None:
         self._booster = booster
         self.columns = tuple(columns)
         self._calibration = calibration
@@ -104,7 +104,7 @@ class Confidence:
         data = lightgbm.Dataset(rows[:cut], worth[:cut].astype(np.int8), feature_name=names)
         booster = lightgbm.train({**_PARAMETERS, "seed": seed, "num_threads": 1}, data, _TREES)
         scores = np.asarray(booster.predict(rows[cut:], raw_score=True), np.float64)
-        return cls(booster, columns, Isotonic.fit(scores, worth[cut:]))
+        return cls(booster, columns, calibration=Isotonic.fit(scores, worth[cut:]))
 
     def chances(self, rows: Rows) -> NDArray[np.float64]:
         """The calibrated probability that each candidate is worth its prefetch."""
@@ -151,10 +151,10 @@ class Confidence:
                 raise ValueError("no calibration")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise IntegrityFailure(
-                f"the confidence in {folder} is not to be trusted ({error}); train anew: predis cache predictor train"
+                f"the confidence in {folder} is not to be trusted ({error}); train it anew"
             ) from error
         booster = _lightgbm().Booster(model_str=text.decode())
-        return cls(booster, document["columns"], Isotonic(scores, chances))
+        return cls(booster, document["columns"], calibration=Isotonic(scores, chances))
 
 
 def worth_it(chances: NDArray[np.float64], *, price: float) -> Labels:

@@ -34,8 +34,7 @@ _RATE = 0.1  # of the moving worth of a slot
 class Duel(Policy):
     """Imitates the best of S3-FIFO, 2Q, ARC and LRU.
 
-    The shadows count keys. Where sizes count, they are given as many keys as would fit at the mean size of the residents, and the cache
-    itself never holds more than its bytes.
+    It counts keys, whatever their size: so do the shadows, and the LRU among them against which loads are measured.
 
     Args:
         share: of the capacity, that prefetched keys may take at most. More: long look-ahead in tiny caches; less: a bad predictor can
@@ -54,9 +53,6 @@ class Duel(Policy):
         self.lru = self.shadows[-1]
         self.reserve: OrderedDict[Key, None] = OrderedDict()
         self.demand: set[Key] = set()
-        self._sizes: dict[Key, int] = {}  # of residents, those that are not 1
-        self._used = 0
-        self._keys = capacity  # that fit at the mean size
         self.needed = False
         self.lru_missed = False
         self.slot = 0.0
@@ -76,25 +72,23 @@ class Duel(Policy):
 
     @property
     def used(self) -> int:
-        return self._used
+        return len(self.demand) + len(self.reserve)
 
     def request(self, key: Key) -> bool:
         self._weight *= self._growth
-        leader, scores = self.leader, self._scores
-        hit = False
+        leader, hit = self.leader, False
+        self.needed = False
         for at, shadow in enumerate(self.shadows):
             hit = shadow.request(key)
-            if not hit:
-                scores[at] += self._weight
+            if hit:
+                continue
+            self._scores[at] += self._weight
             if shadow is leader:
-                self.needed = not hit
-                if not hit:
-                    self._regret(key)
-                if shadow.gone:
-                    self._stale.extend(shadow.gone)
-                    self._victims.update(dict.fromkeys(shadow.gone))
-            if shadow.gone:
-                shadow.gone.clear()
+                self.needed = True
+                self._regret(key)
+                self._stale.extend(shadow.gone)
+                self._victims.update(dict.fromkeys(shadow.gone))
+            shadow.gone.clear()
         self.lru_missed = not hit  # LRU is the last of them
         self._requests += 1
         if not self._requests % _REVIEW:
@@ -109,24 +103,19 @@ class Duel(Policy):
         return False
 
     def admit(self, key: Key, size: int = 1) -> Sequence[Key]:
-        if size > self.capacity:
-            return ()
         self._own(key)
-        self._weigh(key, size)
         left = self._shrink()
         if key not in self:  # the leader would not keep it
             left.remove(key)
         return left
 
     def admit_prefetched(self, key: Key, size: int = 1) -> Sequence[Key]:
-        if key in self or size > self.capacity:
+        if key in self:
             return ()
         left = []
         self.reserve[key] = None
-        self._weigh(key, size)
-        while len(self.reserve) > self.room or (self._used > self.capacity and not self.demand):
+        if len(self.reserve) > self.room:
             left.append(self.reserve.popitem(last=False)[0])
-            self._used -= self._sizes.pop(left[-1], 1)
         self._resize()
         return [*left, *self._shrink()]
 
@@ -147,18 +136,13 @@ class Duel(Policy):
         while len(victims) > self._watched:
             victims.popitem(last=False)
 
-    def _weigh(self, key: Key, size: int) -> None:
-        self._used += size
-        if size != 1:
-            self._sizes[key] = size
-
     def _own(self, key: Key) -> None:
         self.demand.add(key)
         if key not in self.leader:
             self._stale.append(key)
 
     def _resize(self) -> None:
-        capacity = max(0, self._keys - len(self.reserve))
+        capacity = self.capacity - len(self.reserve)
         for shadow in self.shadows:
             if shadow is not self.lru or shadow is self.leader:
                 shadow.capacity = capacity
@@ -174,13 +158,8 @@ class Duel(Policy):
     def _shrink(self) -> list[Key]:
         left: list[Key] = []
         demand, stale, leader = self.demand, self._stale, self.leader
-        while self._used > self.capacity:
+        while len(demand) + len(self.reserve) > self.capacity:
             if not stale:
-                if not demand:
-                    victim = self.reserve.popitem(last=False)[0]
-                    self._used -= self._sizes.pop(victim, 1)
-                    left.append(victim)
-                    continue
                 leader.capacity = len(leader) - 1
                 self._follow()
                 continue
@@ -192,7 +171,6 @@ class Duel(Policy):
                 self.reserve[key] = None
                 self._resize()
             else:
-                self._used -= self._sizes.pop(key, 1)
                 left.append(key)
         return left
 
@@ -202,14 +180,11 @@ class Duel(Policy):
         if self._weight > _HUGE:
             self._scores = [score / self._weight for score in self._scores]
             self._weight = 1.0
-        if self._sizes:
-            self._keys = max(1, self.capacity * len(self) // max(1, self._used))
-            self._resize()
         best = min(range(len(self.shadows)), key=self._scores.__getitem__)
         if self._scores[best] >= self._scores[self.shadows.index(self.leader)] * self._margin:
             return
         if self.leader is self.lru:
-            self.lru.capacity = self._keys
+            self.lru.capacity = self.capacity
         self.leader = self.shadows[best]
         leader = self.leader
         self._resize()

@@ -23,9 +23,9 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
 from predis.cache.predictor.duel import Duel
-from predis.cache.predictor.followers import Followers, Occurrence, Recent, Source
+from predis.cache.predictor.followers import Followers, Occurrence, Recent, Source, Stream
 from predis.cache.predictor.guesses import Guess, Guesses, Opinion
-from predis.cache.predictor.odds import Calibration, Mixture, chance_of, inputs_of
+from predis.cache.predictor.odds import BIAS, Calibration, Mixture, chance_of, logit
 from predis.cache.predictor.patience import Patience
 from predis.cache.predictor.purse import Purse
 from predis.cache.predictor.strides import Strides
@@ -34,7 +34,11 @@ from predis.cache.simulator.policies.base import Policy
 from predis.cache.simulator.prefetchers.base import Prefetcher
 from predis.cache.simulator.setup import Key, Setup
 
-FIRST, SECOND, FAR, STRIDE, AGAIN = range(5)  # rules; the last is an earlier guess of the same key
+FIRST, SECOND, FAR, STRIDE = range(4)  # rules
+AGAIN, HELD = (
+    4,
+    5,
+)  # what else is known of a candidate: it was guessed before; this client asked for it itself of late
 _REVIEW = 1_024  # requests
 _ROUNDING_S = 1e-9
 _TRUST = 0.75  # weight of the last calibration beside the mixture itself
@@ -73,7 +77,7 @@ class Ensemble(Prefetcher):
         self.patience = [Patience() for _ in range(4)]
         self.mixtures: dict[int, Mixture] = {}
         self.calibrations: list[dict[int, Calibration]] = [{}, {}, {}]
-        self._streams: OrderedDict[int, tuple[Recent, Recent]] = OrderedDict()
+        self._streams: OrderedDict[int, Stream] = OrderedDict()
         self._policy: Policy | None = None
         self._duel: Duel | None = None
         self._i = 0
@@ -129,15 +133,18 @@ class Ensemble(Prefetcher):
         if not i % _REVIEW:
             self._review()
         candidates: dict[Key, list[Heard]] = {}
-        self._learn(key, client, when=when, needed=needed, confirmed=confirmed, candidates=candidates)
-        return self._decide(key, when, confirmed, candidates=candidates) if candidates else ()
+        stream = self._stream(client)
+        self._learn(key, stream, when=when, needed=needed, confirmed=confirmed, candidates=candidates)
+        if not candidates:
+            return ()
+        return self._decide(key, stream, when=when, confirmed=confirmed, candidates=candidates)
 
     # Learning
 
     def _learn(
         self,
         key: Key,
-        client: int,
+        stream: Stream,
         *,
         when: float,
         needed: bool,
@@ -145,49 +152,53 @@ class Ensemble(Prefetcher):
         candidates: dict[Key, list[Heard]],
     ) -> None:
         """Ties a needed key to sources, makes the key itself a source, and hears what follows it."""
-        stream, needed_stream = self._stream(client)
-        latest = when - self.wait
         explore = not (self._i * _SPREAD >> 9) % self.tuning.explore
-        old = stream.ripen(latest)
+        asked = stream.asked
+        old, young = asked.ripen(when - self.wait), asked.young
         if needed:
             self._tie(key, old)
-        previous = stream.young[-1] if stream.young else old[-1] if old else None
+        previous = young[-1] if young else old[-1] if old else None
         first = self.first.seen(key)
-        self._hear(first, FIRST, confirmed, explore=explore, candidates=candidates)
+        if first.after:
+            self._hear(first, FIRST, confirmed=confirmed, explore=explore, candidates=candidates)
         if previous is None or previous.key != key:
             second = None
             if previous is not None:
                 second = self.second.seen((previous.key, key))
-                self._hear(second, SECOND, confirmed, explore=explore, candidates=candidates)
-            stream.young.append(Occurrence(when, key, first=first, second=second))
-        elif stream.young:
+                if second.after:
+                    self._hear(second, SECOND, confirmed=confirmed, explore=explore, candidates=candidates)
+            young.append(Occurrence(when, key, first=first, second=second))
+        elif young:
             previous.when = when
         if needed:
             self._learn_far(
-                key, needed_stream, when=when, confirmed=confirmed, explore=explore, candidates=candidates
+                key, stream.needed, when=when, confirmed=confirmed, explore=explore, candidates=candidates
             )
         if isinstance(key, int):
             self._stride(key, confirmed, candidates=candidates)
+        if self.setup.clients:
+            stream.holds(key)
 
-    def _stream(self, client: int) -> tuple[Recent, Recent]:
-        """What a client asked for of late, and what of that was needed."""
+    def _stream(self, client: int) -> Stream:
+        """Of this client, or of all where the trace does not tell them apart."""
         streams = self._streams
         found = streams.get(client)
         if found is None:
-            found = streams[client] = (Recent(self.tuning.near), Recent(self.tuning.far))
+            found = streams[client] = Stream(
+                near=self.tuning.near, far=self.tuning.far, young=self.tuning.horizon
+            )
             if len(streams) > self.tuning.clients:
                 streams.popitem(last=False)
+        else:
+            streams.move_to_end(client)
         return found
 
     def _tie(self, key: Key, old: Iterable[Occurrence]) -> None:
-        for source in old:
-            if source.key == key:
-                continue
-            self.first.tie(source.first, key)
-            if source.second is not None:
-                self.second.tie(source.second, key)
-            if isinstance(key, int) and isinstance(source.key, int):
-                self.strides.count(key - source.key)
+        others = [source for source in old if source.key != key]
+        self.first.tie_all([source.first for source in others], key)
+        self.second.tie_all([source.second for source in others if source.second is not None], key)
+        if isinstance(key, int):
+            self.strides.count([source.key for source in others if isinstance(source.key, int)], key)
 
     def _learn_far(
         self,
@@ -199,27 +210,28 @@ class Ensemble(Prefetcher):
         explore: bool,
         candidates: dict[Key, list[Heard]],
     ) -> None:
-        for source in stream.ripen(when - self.wait):
-            if source.key != key:
-                self.far.tie(source.first, key)
+        old = stream.ripen(when - self.wait)
+        self.far.tie_all([source.first for source in old if source.key != key], key)
         entry = self.far.seen(key)
-        self._hear(entry, FAR, confirmed, explore=explore, candidates=candidates)
+        if entry.after:
+            self._hear(entry, FAR, confirmed=confirmed, explore=explore, candidates=candidates)
         stream.young.append(Occurrence(when, key, first=entry, second=None))
 
     # Guessing
 
     def _hear(
-        self, source: Source, rule: int, confirmed: bool, *, explore: bool, candidates: dict[Key, list[Heard]]
+        self, source: Source, rule: int, *, confirmed: bool, explore: bool, candidates: dict[Key, list[Heard]]
     ) -> None:
         before = source.seen - 1
-        if not before or not source.after:
+        if not before:
             return
         calibrations = self.calibrations[rule]
+        kind = kind_of(before, 0.0, confirmed=confirmed)
         for key, count in source.after.items():
             share = count / before
             if share < _RARE and count < 2.0:
                 continue
-            at = kind_of(before, share, confirmed=confirmed)
+            at = kind + (10 if share >= 1.0 else int(share * 10.0))
             calibration = calibrations.get(at)
             if calibration is None:
                 calibration = calibrations[at] = Calibration()
@@ -246,10 +258,10 @@ class Ensemble(Prefetcher):
                 candidates[key + distance] = [(STRIDE, calibration)]
 
     def _decide(
-        self, key: Key, when: float, confirmed: bool, *, candidates: dict[Key, list[Heard]]
+        self, key: Key, stream: Stream, *, when: float, confirmed: bool, candidates: dict[Key, list[Heard]]
     ) -> Sequence[Key]:
         """Which candidates to ask for now, the likeliest first; the others are watched or, if resident, kept."""
-        waiting, policy, i = self.guesses.waiting, self._policy, self._i
+        waiting, policy, i, held = self.guesses.waiting, self._policy, self._i, stream.held
         self._wanted.clear()
         asked: list[tuple[float, Key]] = []
         for candidate, heard in candidates.items():
@@ -260,12 +272,12 @@ class Ensemble(Prefetcher):
                 self._cover(before, heard)
                 if before.acted or before.at == i:
                     continue
-            opinion = self._opinion(heard, before, confirmed)
+            opinion = self._opinion(heard, before, held=candidate in held, confirmed=confirmed)
             if policy is not None and candidate in policy:
                 if opinion.gain >= _WORTH_KEEPING:
                     self._foretell(candidate, opinion.patience)
                 continue
-            guess = Guess(i, when, before=before, opinion=opinion, far=_only_far(heard))
+            guess = Guess(i, when, before=before, opinion=opinion)
             if opinion.gain >= 0.0 and self._dares():
                 guess.acted = True
                 self._wanted[candidate] = opinion.patience
@@ -275,43 +287,50 @@ class Ensemble(Prefetcher):
             asked.sort(key=lambda one: -one[0])
         return [candidate for _, candidate in asked]
 
-    def _opinion(self, heard: Sequence[Heard], before: Guess | None, confirmed: bool) -> Opinion:
-        rules, best = 0, -1.0
-        chances = []
-        patience = self.patience[heard[0][0]]
+    def _opinion(
+        self, heard: Sequence[Heard], before: Guess | None, *, held: bool, confirmed: bool
+    ) -> Opinion:
+        rules, best, surest = 0, -1.0, 0
+        inputs, calibrations = [BIAS], []
         for rule, calibration in heard:
             rules |= 1 << rule
             chance = calibration.true / calibration.all
-            chances.append(chance)
+            inputs.append(logit(chance))
+            calibrations.append(calibration)
             if chance > best:
-                best, patience = chance, self.patience[rule]
+                best, surest = chance, rule
+        only_far = rules == 1 << FAR
         if before is not None:
             rules |= 1 << AGAIN
-            chances.append(before.chance)
+            inputs.append(logit(before.opinion.chance))
+        if held:
+            rules |= 1 << HELD
         mixture = self.mixtures.get(rules)
         if mixture is None:
-            mixture = self.mixtures[rules] = Mixture(len(chances))
-        inputs = inputs_of(chances)
+            mixture = self.mixtures[rules] = Mixture(len(inputs) - 1)
         odds = mixture.odds(inputs)
         last = mixture.calibration(odds, confirmed)
         chance = last.true / last.all
-        if not _only_far(heard):
+        if not only_far:
             chance = _TRUST * chance + (1.0 - _TRUST) * chance_of(odds)
         lower = chance - self.tuning.caution * (chance * (1.0 - chance) / last.all) ** 0.5
         wasted = 1.0 - max(chance, last.requested / last.all)
+        patience = self.patience[surest]
         gain = lower - self.purse.price * wasted - self._slot * patience.slot_requests
-        return Opinion(mixture, inputs, [one for _, one in heard], last, chance, gain, patience)
+        return Opinion(mixture, inputs, calibrations, last, chance, gain, patience, only_far)
 
     def _cover(self, before: Guess, heard: Sequence[Heard]) -> None:
         """A far guess is worth less where a nearer rule says the same later and surer: what it wins is then won anyway."""
         if before.covered or before.at == self._i:
             return
-        if any(rule != FAR and one.true >= _LIKELY * one.all for rule, one in heard):
-            before.cover()
+        for rule, one in heard:
+            if rule != FAR and one.true >= _LIKELY * one.all:
+                before.cover()
+                return
 
     def _dares(self) -> bool:
         """Whether there are savings, and a slot for what arrives."""
-        if self.purse.savings <= 0.0:
+        if self.purse.off or self.purse.savings <= 0.0:
             return False
         duel = self._duel
         if duel is None:
@@ -368,7 +387,3 @@ def kind_of(seen: int, share: float, *, confirmed: bool) -> int:
     return (_SEEN[min(seen, len(_SEEN) - 1)] * 2 + confirmed) * 16 + (
         10 if share >= 1.0 else int(share * 10.0)
     )
-
-
-def _only_far(heard: Sequence[Heard]) -> bool:
-    return len(heard) == 1 and heard[0][0] == FAR

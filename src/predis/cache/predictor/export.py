@@ -1,8 +1,8 @@
 """The access stream as Parquet files, written in the background: what to train on, and what ``predis cache simulate`` replays.
 
-A file holds some ten thousand reads or ten minutes, under Zstandard. It is written under another name and renamed when it is whole,
-so a reader never finds half a file; a kill costs what was not yet written. The learner is never kept waiting: events go to a thread
-through a queue of a fixed length, and what finds it full is dropped and counted. So is what the disk does not take. The oldest files are
+A file holds 65,536 reads or ten minutes, under Zstandard. It is written under another name and renamed when it is whole, so a reader
+never finds half a file; a kill costs what was not yet written. The learner is never kept waiting: events go to a thread through a
+queue of bounded length, and what finds it full is dropped and counted. So is what the disk does not take. The oldest files are
 deleted when the folder holds more than it may, or they are older than they may become; the reads in them are counted as well.
 
 Columns: ``key`` (text; a byte that is no UTF-8 is written as ``\\xNN``), ``ts`` (microseconds, UTC), ``size`` (bytes, 0 of a miss),
@@ -12,6 +12,7 @@ is there. Rows are those of the samples that the gateway's workers take, not all
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
@@ -20,7 +21,6 @@ import time
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from predis.cache.ring import EVENT, KEY_BYTES, Flag, keys_of
+from predis.cache.ring import KEY_BYTES, Flag
+from predis.cache.ring_reader import EVENT, keys_of
 from predis.metrics import NOTHING, Metrics
 
 log = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ SCHEMA = pa.schema(
 _PREFIX, _SUFFIX = "accesses-", ".parquet"
 _ROWS = 65_536  # of a file
 _FILE_S = 600.0
-_BATCHES = 64  # that wait for the thread
+_WAITING = 262_144  # reads that wait for the thread, at 128 bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +90,12 @@ class AccessExport:
         self.folder = folder
         self.retention = retention or Retention()
         self.written = self.dropped = self.retired = 0
-        self._lock = threading.Lock()  # of ``dropped``, which both threads add to
+        self._lock = threading.Lock()  # of ``dropped`` and what waits, which both threads count
         self._told = [0, 0]
         self._counters = [metrics.counter(f"predis_learner_export{end}_total") for end in ("ed", "_dropped")]
         self._rows, self._file_s = rows, file_s
-        self._queue: queue.Queue[tuple[str, NDArray[Any]] | None] = queue.Queue(_BATCHES)
+        self._queue: queue.SimpleQueue[tuple[str, NDArray[Any]] | None] = queue.SimpleQueue()
+        self._waiting = 0  # reads in it
         self._kept: list[tuple[str, NDArray[Any]]] = []
         self._count = 0
         self._since = time.monotonic()
@@ -106,11 +108,14 @@ class AccessExport:
 
     def take(self, worker: str, events: NDArray[Any]) -> None:
         """Events of one worker, as ``Consumer.read`` gives them. Never waits."""
-        try:
-            self._queue.put_nowait((worker, events))
-        except queue.Full:
-            with self._lock:
+        with self._lock:
+            room = self._waiting + len(events) <= _WAITING
+            if room:
+                self._waiting += len(events)
+            else:
                 self.dropped += len(events)
+        if room and len(events):
+            self._queue.put((worker, events))
         self._tell()
 
     def close(self) -> None:
@@ -122,9 +127,7 @@ class AccessExport:
     def __enter__(self) -> AccessExport:
         return self
 
-    def __exit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.close()
 
     def _tell(self) -> None:
@@ -146,6 +149,8 @@ class AccessExport:
             if given is None:
                 self._write()
                 return
+            with self._lock:
+                self._waiting -= len(given[1])
             if not self._kept:
                 self._since = time.monotonic()
             self._kept.append(given)
@@ -162,16 +167,22 @@ class AccessExport:
         half = self.folder / f".{_PREFIX}{os.getpid()}"
         try:
             self._write_whole(as_table(kept), half)
-            self.written += count
-            self._retire()
         except (OSError, pa.ArrowException) as error:
-            half.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                half.unlink(missing_ok=True)
             with self._lock:
                 self.dropped += count
             log.warning("%s reads were not exported to %s: %s", count, self.folder, error)
+            return
+        self.written += count
+        try:
+            self._retire()
+        except OSError as error:
+            log.warning("no old file in %s was deleted: %s", self.folder, error)
 
     def _write_whole(self, table: pa.Table, half: Path) -> None:
         began = time.strftime("%Y%m%dT%H%M%S", time.gmtime(table["ts"][0].as_py().timestamp()))
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # somebody may have cleared it away
         with half.open("wb") as out:
             pq.write_table(table, out, compression="zstd", row_group_size=_ROWS)
             out.flush()
@@ -191,9 +202,17 @@ class AccessExport:
             aged = self.retention.max_age_s and time.time() - found.st_mtime > self.retention.max_age_s
             if not aged and total <= self.retention.max_bytes:
                 return
-            self.retired += pq.read_metadata(path).num_rows
+            self.retired += _rows_in(path)
             path.unlink(missing_ok=True)
             total -= found.st_size
+
+
+def _rows_in(path: Path) -> int:
+    """0 of a file that somebody has damaged: it goes like the others."""
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (OSError, pa.ArrowException):
+        return 0
 
 
 def exported(folder: Path) -> list[Path]:

@@ -12,11 +12,12 @@ bounded, the source not seen for the longest goes first.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 
 from predis.cache.simulator.setup import Key
 
 _FORGOTTEN = 0.6  # a count below this after halving is dropped
+_HELD = 32  # keys that a client is taken to hold itself
 
 
 class Source:
@@ -60,19 +61,28 @@ class Followers:
 
     def tie(self, source: Source, key: Key) -> None:
         """The key was needed, late enough after the source."""
-        after = source.after
-        count = after.get(key)
-        if count is not None:
-            after[key] = count + 1.0
-        elif len(after) < self.fan:
-            after[key] = 1.0
-        else:
-            weakest = min(after, key=after.__getitem__)
-            if after[weakest] <= 1.0:
-                del after[weakest]
+        self.tie_all((source,), key)
+
+    def tie_all(self, sources: Iterable[Source], key: Key) -> None:
+        """The key was needed, late enough after each of these sources."""
+        fan = self.fan
+        for source in sources:
+            after = source.after
+            if key in after:
+                after[key] += 1.0
+            elif len(after) < fan:
                 after[key] = 1.0
             else:
-                after[weakest] -= 0.5
+                self._compete(after, key)
+
+    def _compete(self, after: dict[Key, float], key: Key) -> None:
+        least = min(after.values())
+        weakest = list(after)[list(after.values()).index(least)]
+        if least <= 1.0:
+            del after[weakest]
+            after[key] = 1.0
+        else:
+            after[weakest] = least - 0.5
 
 
 class Occurrence:
@@ -85,12 +95,17 @@ class Occurrence:
 
 
 class Recent:
-    """The last occurrences of one stream: those still too young to have helped, and the ``most`` youngest of those old enough."""
+    """The last occurrences of one stream: those still too young to have helped, and the ``most`` youngest of those old enough.
+
+    Args:
+        most: of those old enough.
+        young: the most of the others, however long the clock stands still.
+    """
 
     __slots__ = ("old", "young")
 
-    def __init__(self, most: int) -> None:
-        self.young: deque[Occurrence] = deque()
+    def __init__(self, most: int, *, young: int = 4_096) -> None:
+        self.young: deque[Occurrence] = deque(maxlen=young)
         self.old: deque[Occurrence] = deque(maxlen=most)
 
     def ripen(self, latest: float) -> deque[Occurrence]:
@@ -99,3 +114,24 @@ class Recent:
         while young and young[0].when <= latest:
             self.old.append(young.popleft())
         return self.old
+
+
+class Stream:
+    """One client: what it asked for of late, what of that was needed, and what it may therefore hold itself.
+
+    A browser, an application or a near cache seldom asks twice within a short time: that a key is ``held`` makes it another
+    kind of guess. How much less likely is measured, as of all kinds.
+    """
+
+    __slots__ = ("asked", "held", "needed")
+
+    def __init__(self, *, near: int, far: int, young: int) -> None:
+        self.asked, self.needed = Recent(near, young=young), Recent(far, young=young)
+        self.held: OrderedDict[Key, None] = OrderedDict()
+
+    def holds(self, key: Key) -> None:
+        held = self.held
+        held[key] = None
+        held.move_to_end(key)
+        if len(held) > _HELD:
+            held.popitem(last=False)

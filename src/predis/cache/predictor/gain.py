@@ -64,17 +64,22 @@ class Tally:
     held: int = 0
     missed: int = 0
 
+    def count(self, group: Group, outcome: Outcome) -> None:
+        """What became of one foretold key."""
+        if group == "given":
+            self.given += 1
+            self.used += outcome == "hit"
+            self.late += outcome == "miss"
+        else:
+            self.held += 1
+            self.missed += outcome == "miss"
+
     def add(self, other: Tally) -> None:
         self.given += other.given
         self.used += other.used
         self.late += other.late
         self.held += other.held
         self.missed += other.missed
-
-    def halve(self) -> None:
-        """Forget half, so that what was true long ago does not outweigh today."""
-        self.given, self.used, self.late = self.given // 2, self.used // 2, self.late // 2
-        self.held, self.missed = self.held // 2, self.missed // 2
 
     @property
     def precision(self) -> float:
@@ -194,13 +199,7 @@ class Judge:
         tally = self.tallies.get(watched.rule)
         if tally is None:
             tally = self.tallies[watched.rule] = Tally()
-        if watched.group == "given":
-            tally.given += 1
-            tally.used += outcome == "hit"
-            tally.late += outcome == "miss"
-        else:
-            tally.held += 1
-            tally.missed += outcome == "miss"
+        tally.count(watched.group, outcome)
         if self.is_on(watched.rule, now) and self._fails(tally):
             self._switch_off(watched.rule, now)
 

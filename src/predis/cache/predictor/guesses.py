@@ -24,23 +24,13 @@ class Guess:
 
     Attributes:
         acted: a prefetch was asked for.
-        far: only the far table spoke.
         covered: a nearer rule said the same later, and still in time.
     """
 
-    __slots__ = (
-        "acted", "at", "before", "calibrations", "chance", "covered", "far", "inputs", "last", "mixture", "patience", "when",
-    )  # fmt: skip
+    __slots__ = ("acted", "at", "before", "covered", "opinion", "when")
 
-    def __init__(self, at: int, when: float, *, before: Guess | None, opinion: Opinion, far: bool) -> None:
-        self.at, self.when, self.before, self.far = at, when, before, far
-        self.mixture, self.inputs, self.last, self.chance = (
-            opinion.mixture,
-            opinion.inputs,
-            opinion.last,
-            opinion.chance,
-        )
-        self.calibrations, self.patience = opinion.calibrations, opinion.patience
+    def __init__(self, at: int, when: float, *, before: Guess | None, opinion: Opinion) -> None:
+        self.at, self.when, self.before, self.opinion = at, when, before, opinion
         self.acted = self.covered = False
         if before is not None and before.before is not None:
             before.before.before = None  # _DEPTH
@@ -53,7 +43,16 @@ class Guess:
 
 
 class Opinion(NamedTuple):
-    """What the rules together say of a key."""
+    """What the rules together say of a key.
+
+    Attributes:
+        calibrations: of the rules that spoke.
+        last: the mixture's calibration.
+        chance: that the key will be needed in time.
+        gain: misses spared if it is asked for now, at the least, less what a wasted load and the slot cost.
+        patience: of the surest rule.
+        far: only the far table spoke.
+    """
 
     mixture: Mixture
     inputs: Sequence[float]
@@ -62,6 +61,7 @@ class Opinion(NamedTuple):
     chance: float
     gain: float
     patience: Patience
+    far: bool
 
 
 class Guesses:
@@ -90,9 +90,10 @@ class Guesses:
         while guess is not None:
             age = at - guess.at
             right = needed and when - guess.when >= self.wait
-            if right and guess.chance >= _LIKELY:
-                guess.patience.needed(age)
-            in_time = age <= guess.patience.requests
+            opinion = guess.opinion
+            if right and opinion.chance >= _LIKELY:
+                opinion.patience.needed(age)
+            in_time = age <= opinion.patience.requests
             self._outcome(guess, right and in_time, requested=in_time)
             guess = guess.before
         return True
@@ -117,14 +118,15 @@ class Guesses:
                 continue
             del self.waiting[key]
             while guess is not None:
-                if guess.chance >= _LIKELY:
-                    guess.patience.never()
+                if guess.opinion.chance >= _LIKELY:
+                    guess.opinion.patience.never()
                 self._outcome(guess, False, requested=False)
                 guess = guess.before
 
     def _outcome(self, guess: Guess, came_true: bool, *, requested: bool) -> None:
-        for calibration in guess.calibrations:
-            calibration.outcome(came_true, self.evidence)
-        guess.mixture.outcome(guess.inputs, came_true, rate=self.rate)
-        worth = came_true and not (guess.far and guess.covered)
-        guess.last.settle(worth, requested, self.evidence)
+        opinion, evidence = guess.opinion, self.evidence
+        for calibration in opinion.calibrations:
+            calibration.outcome(came_true, evidence)
+        opinion.mixture.outcome(opinion.inputs, came_true, rate=self.rate)
+        worth = came_true and not (guess.covered and opinion.far)
+        opinion.last.settle(worth, requested=requested, most=evidence)

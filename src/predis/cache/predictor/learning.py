@@ -1,4 +1,4 @@
-"""The learner's part of prefetching: stretches of reads in, tables out.
+"""The learner's part of prefetching: stretches of reads in, tables out: rules between kinds of keys, and which single keys follow which.
 
 Only keys that a source has are learnt from: no other can be fetched. Time is the coordinate here, in microseconds, as a stretch is a
 sample and the requests between its reads are not known; so "on time" means that the second key was read later than a load takes.
@@ -10,23 +10,34 @@ still are in Valkey, at most so many a second.
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from predis.cache.predictor.associations import Associations
 from predis.cache.predictor.tables import Matched, Tables, scalars_of
-from predis.cache.predictor.templates import Parsed, Scalars, TemplateRules
+from predis.cache.predictor.templates import Learned, Parsed, Scalars, TemplateRules
 from predis.cache.ring import KEY_BYTES, Flag
 
 Peek = Callable[[Sequence[bytes]], Sequence[bytes | None]]
 
 _HORIZON_US = 60_000_000
-_WHOLE = int(Flag.WHOLE)
+_WHOLE, _HIT = int(Flag.WHOLE), int(Flag.HIT)
 
 
-class RuleLearner:
-    """Learns template rules from the access stream.
+class _Read(NamedTuple):
+    key: bytes
+    parsed: Parsed
+    client: int
+    us: int
+    hit: bool
+
+
+class TableLearner:
+    """Learns from the access stream.
 
     Args:
         match: the source of a key.
@@ -52,8 +63,12 @@ class RuleLearner:
         self._peeks = peeks
         self.min_confidence = min_confidence
         self.min_support = min_support
-        self.rules = TemplateRules(delay=round(delay_s * 1e6), horizon=_HORIZON_US)
+        delay_us = round(delay_s * 1e6)
+        self.rules = TemplateRules(delay=delay_us, horizon=_HORIZON_US)
+        self.associations = Associations(delay_us=delay_us, horizon_us=_HORIZON_US)
         self.reads = 0
+        self.kinds: Counter[str] = Counter()
+        """Reads by template; whoever looks may empty it."""
 
     def take(self, worker: str, events: np.ndarray[Any, Any]) -> None:
         """Learn from a batch of events of one worker, in order."""
@@ -61,24 +76,48 @@ class RuleLearner:
         if not len(whole):
             return
         found = [entry for event in whole if (entry := self._parsed(event)) is not None]
-        values = self._values([key for key, _, _, _ in found])
+        values = self._values([read.key for read in found])
         salt = zlib.crc32(worker.encode())  # clients are numbered by each worker for itself
-        for (key, parsed, client, us), value in zip(found, values, strict=True):
+        for read, value in zip(found, values, strict=True):
             self.reads += 1
-            self.rules.read(us, key.decode(), client=client ^ salt, value=value, parsed=parsed)
+            self.kinds[read.parsed.template] += 1
+            key, client = read.key.decode(), read.client ^ salt
+            self.rules.read(read.us, key, client=client, value=value, parsed=read.parsed)
+            self.associations.read(key, read.us, client=client, needed=not read.hit)
+
+    def take_delay(self, delay_s: float) -> None:
+        """How long a load takes now."""
+        self.rules.delay = self.associations.delay_us = round(delay_s * 1e6)
+
+    def rules_learned(self) -> tuple[Learned, ...]:
+        """The rules that are known now; quick."""
+        return tuple(self.rules.learned(min_confidence=self.min_confidence, min_support=self.min_support))
 
     def compile(self) -> Tables:
-        """What is known now."""
-        learned = self.rules.learned(min_confidence=self.min_confidence, min_support=self.min_support)
-        return Tables(rules=tuple(learned))
+        """All that is known now. Of single keys only what no rule says already; it takes some tenths of a second where many are known.
 
-    def _parsed(self, event: Any) -> tuple[bytes, Parsed, int, int] | None:
+        From then on a hit of a key that these tables foretell counts as needed: it may be there because of them.
+        """
+        rules = Tables(rules=self.rules_learned())
+        followers = {}
+        for first, then in self.associations.learned().items():
+            key = first.encode()
+            source = self._match(key)
+            said = {made for _, made in rules.after(key, source, value=None)} if source is not None else ()
+            rest = tuple(made for made in (text.encode() for text in then) if made not in said)
+            if rest and source is not None:
+                followers[key] = rest
+        self.associations.foretold = {key.decode() for keys in followers.values() for key in keys}
+        return replace(rules, followers=followers)
+
+    def _parsed(self, event: Any) -> _Read | None:
         key = bytes(event["key"])[: int(event["length"])]
         source = self._match(key)
         texts = source.matched.texts(key) if source is not None else None
         if source is None or texts is None:
             return None
-        return key, Parsed(source.matched.template, texts), int(event["client"]), int(event["us"])
+        parsed = Parsed(source.matched.template, texts)
+        return _Read(key, parsed, int(event["client"]), int(event["us"]), bool(event["flags"] & _HIT))
 
     def _values(self, keys: list[bytes]) -> list[Scalars | None]:
         if self._peek is None or not keys:

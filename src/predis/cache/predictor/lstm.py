@@ -9,8 +9,10 @@ of the likeliest few inside, so that little is copied out.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -43,11 +45,22 @@ def fit(inputs: Numbers, targets: Numbers, *, seed: int = 1, epochs: int = _EPOC
     keys, counts = np.unique(targets[targets >= 0], return_counts=True)
     keys = np.sort(keys[np.argsort(-counts, kind="stable")[:CLASSES]])
     torch = _torch()
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), _one_thread(torch):
         torch.manual_seed(seed)
         network = _network(torch, len(keys) + 1)
-        _train(torch, network, inputs, classes=_classes(targets, keys), epochs=epochs)
+        _train(network, inputs, classes=_classes(targets, keys), epochs=epochs)
         return NextKeys(_exported(torch, network), keys)
+
+
+@contextlib.contextmanager
+def _one_thread(torch: Any) -> Iterator[None]:
+    """Sums come out the same on every machine, and matrices as small as these gain nothing from a second thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _classes(targets: Numbers, keys: Numbers) -> Numbers:
@@ -73,7 +86,8 @@ def _network(torch: Any, classes: int) -> Any:
     return Network()
 
 
-def _train(torch: Any, network: Any, inputs: Numbers, *, classes: Numbers, epochs: int) -> None:
+def _train(network: Any, inputs: Numbers, *, classes: Numbers, epochs: int) -> None:
+    torch = _torch()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network.to(device).train()
     steps = epochs * -(-len(inputs) // _BATCH)

@@ -126,7 +126,7 @@ class NextKeys:
                 raise ValueError("no keys")
         except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
             raise IntegrityFailure(
-                f"the network in {folder} is not to be trusted ({error}); train anew: predis cache predictor train"
+                f"the network in {folder} is not to be trusted ({error}); train it anew"
             ) from error
         return cls(network, keys, gpu=gpu)
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import exp, log
+from operator import mul
 
-_BIAS = 0.3
+BIAS = 0.3
 _NEW = 8.0  # outcomes that a new last calibration starts with
 _STEPS = 2.0  # calibrations per unit of log-odds
 _ENDS = 4
+_FURTHEST = _ENDS / _STEPS
 
 
 class Calibration:
@@ -47,7 +49,7 @@ class LastCalibration(Calibration):
         super().__init__(true, of)
         self.requested = true
 
-    def settle(self, came_true: bool, requested: bool, most: float) -> None:
+    def settle(self, came_true: bool, *, requested: bool, most: float) -> None:
         if requested:
             self.requested += 1.0
         if self.all >= most:
@@ -57,7 +59,10 @@ class LastCalibration(Calibration):
 
 def logit(chance: float) -> float:
     """Log-odds, within those of 1% and 99%."""
-    chance = min(0.99, max(0.01, chance))
+    if chance > 0.99:
+        chance = 0.99
+    elif chance < 0.01:
+        chance = 0.01
     return log(chance / (1.0 - chance))
 
 
@@ -77,10 +82,11 @@ class Mixture:
 
     def odds(self, inputs: Sequence[float]) -> float:
         """Log-odds, before the last calibration; ``inputs`` are those of the rules, after the bias."""
-        return sum([weight * value for weight, value in zip(self.weights, inputs, strict=True)])
+        total: float = sum(map(mul, self.weights, inputs))
+        return total
 
     def calibration(self, odds: float, confirmed: bool) -> LastCalibration:
-        step = max(-_ENDS, min(_ENDS, round(odds * _STEPS)))
+        step = round(odds * _STEPS) if -_FURTHEST < odds < _FURTHEST else _ENDS if odds > 0.0 else -_ENDS
         found = self.last.get((step, confirmed))
         if found is None:
             found = self.last[step, confirmed] = LastCalibration(chance_of(step / _STEPS) * _NEW, _NEW)
@@ -91,8 +97,3 @@ class Mixture:
         weights = self.weights
         for at, value in enumerate(inputs):
             weights[at] += step * value
-
-
-def inputs_of(chances: Sequence[float]) -> list[float]:
-    """What a mixture of these rules is fed with."""
-    return [_BIAS, *map(logit, chances)]

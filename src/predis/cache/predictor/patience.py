@@ -54,6 +54,8 @@ class Patience:
         best, hits, time = 0.0, 0.0, 0.0
         chosen = EDGES[0]
         for edge, count in zip(EDGES, self._ages, strict=False):
+            if edge <= delay:
+                continue
             hits += count
             time += count * max(0.0, (edge - delay) * _WITHIN)
             taken = time + (total - hits) * (edge - delay)

@@ -73,7 +73,7 @@ class Proposer:
         first = self._first.seen(key)
         second = self._second.seen((previous.key, key)) if previous is not None else None
         stream.young.append(Occurrence(when, key, first=first, second=second))
-        return _proposed(key, first, second)
+        return _proposed(key, first, second=second)
 
     def _stream(self, client: int) -> Recent:
         stream = self._streams.pop(client, None) or Recent(_NEAR)
@@ -83,7 +83,7 @@ class Proposer:
         return stream
 
 
-def _proposed(key: Key, first: Source, second: Source | None) -> list[Proposal]:
+def _proposed(key: Key, first: Source, *, second: Source | None) -> list[Proposal]:
     of_first = _shares(first)
     of_second = _shares(second) if second is not None else {}
     seen = float(first.seen - 1), float(second.seen - 1) if second is not None else 0.0

@@ -1,4 +1,4 @@
-"""From the learner to the gateway's workers: compiled tables in a folder, and which of them are in use.
+"""From the learner to the gateway's workers: compiled tables in a folder, and which of them are the newest.
 
 The learner writes the tables under the name of their digest and then replaces ``current.json``, which names them; both whole, or not at
 all. Workers look at that file's time; where it changed they load what it names. What cannot be read, or is not what its digest says, is
@@ -7,6 +7,7 @@ logged and left: the worker goes on with what it has.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -23,22 +24,23 @@ _KEPT = 3
 
 
 def publish(folder: Path, tables: Tables, *, number: int, about: dict[str, Any] | None = None) -> str:
-    """Make these the tables in use; their digest.
+    """Make these the learner's tables; their digest.
 
     Args:
-        number: which predictor they are of, for people.
+        number: how many it published before, and one.
         about: what else ``current`` shall tell of them.
 
     Raises:
         OSError: the disk does not take them; those in use stay.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    digest = tables.digest()
+    contents = tables.dump()
+    digest = hashlib.sha256(contents).hexdigest()
     path = folder / _name(digest)
     if not path.exists():
-        _write(path, tables.dump())
+        write(path, contents)
     entry = {"digest": digest, "number": number, **(about or {})}
-    _write(folder / CURRENT, json.dumps(entry).encode())
+    write(folder / CURRENT, json.dumps(entry).encode())
     _drop_old(folder, digest)
     return digest
 
@@ -100,8 +102,12 @@ def _name(digest: str) -> str:
     return f"tables-{digest[:16]}.json.zst"
 
 
-def _write(path: Path, contents: bytes) -> None:
-    """Replace a file whole."""
+def write(path: Path, contents: bytes) -> None:
+    """Replace a file, whole and durably.
+
+    Raises:
+        OSError
+    """
     half = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with half.open("wb") as out:

@@ -2,7 +2,9 @@
 
 Two limits. Loads: each miss that a plain LRU cache would have had grants so many loads of the backend, a little more than one; each real
 load takes one. Savings are limited, so a burst of wrong guesses wastes no more than they are, however long all went well; when they are
-gone nothing is asked for. Precision: when too few prefetches are requested the price rises until only the surer ones are left.
+gone nothing is asked for. Precision: when too few prefetches are requested the price rises until only the surer ones are left. Where not
+even half as many are requested as wanted, it is off, whatever the odds say, until that is half forgotten (some 40,000 requests): odds count
+all guesses, and somebody may see to it that just those fail that were acted on.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 from predis.cache.predictor.tuning import Tuning
 
 _STEP = 1.04  # by which the price changes at each review
+_HOPELESS, _AGAIN = 0.5, 0.9  # share of the wanted precision below which it is off, and from which it is tried again
 _HIGHEST = 20.0
 _RATE = 0.004  # of the moving precision
 _MARGIN = 0.03  # above the wanted precision, before the price falls again
@@ -23,12 +26,14 @@ class Purse:
     Attributes:
         price: of a wasted load, in misses spared.
         savings: loads that may be spent.
+        off: nothing is to be asked for, so few prefetches are requested.
     """
 
     def __init__(self, tuning: Tuning) -> None:
         self._tuning = tuning
         self.price = tuning.price
         self.savings = tuning.credit / 2
+        self.off = False
         self._before = self.savings
         self._precision = tuning.precision + _MARGIN
 
@@ -46,6 +51,8 @@ class Purse:
 
     def wasted(self) -> None:
         self._precision -= self._precision * _RATE
+        if self._precision < (self._tuning.precision + _MARGIN) * _HOPELESS:
+            self.off = True
 
     def review(self) -> None:
         tuning = self._tuning
@@ -53,6 +60,8 @@ class Purse:
         self._precision += (content + _MARGIN - self._precision) * _FORGET
         poor = self.savings < tuning.credit * _LOW and self.savings <= self._before
         self._before = self.savings
+        if self._precision >= content * _AGAIN:
+            self.off = False
         if self._precision < content or poor:
             self.price = min(_HIGHEST, self.price * _STEP)
         else:

@@ -118,7 +118,10 @@ def _table(table: Followers) -> list[Any]:
 
 def _fill(ensemble: Ensemble, document: dict[str, Any]) -> None:
     """All is read before anything is replaced."""
-    tables = [[_source(*entry) for entry in entries] for entries in document["tables"]]
+    tables = [
+        [_source(name, seen=seen, after=after) for name, seen, after in entries]
+        for entries in document["tables"]
+    ]
     calibrations = [
         {at: Calibration(true, of) for at, true, of in known} for known in document["calibrations"]
     ]
@@ -140,7 +143,7 @@ def _fill(ensemble: Ensemble, document: dict[str, Any]) -> None:
     ensemble.purse.price = price
 
 
-def _source(name: Any, seen: int, after: list[tuple[Key, float]]) -> tuple[Any, Source]:
+def _source(name: Any, *, seen: int, after: list[tuple[Key, float]]) -> tuple[Any, Source]:
     source = Source()
     source.seen = int(seen)
     source.after = {key: float(count) for key, count in after}

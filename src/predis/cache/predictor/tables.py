@@ -11,7 +11,7 @@ asked for, and nothing that is not of the form it must have.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -65,16 +65,17 @@ class Tables:
         names: Iterable[str] = self._names.values()  # type: ignore[attr-defined]
         return frozenset([*names, TABLE_RULE] if self.followers else names)
 
-    def after(self, key: bytes, source: Matched, *, value: bytes | None) -> Iterable[tuple[str, bytes]]:
+    def after(self, key: bytes, source: Matched, *, value: bytes | None) -> Sequence[tuple[str, bytes]]:
         """Keys expected soon after this one was read, each with the rule that says so, the surest first."""
         followers = self.followers.get(key)
-        if followers is not None:
-            for follower in followers:
-                yield TABLE_RULE, follower
         pattern: Pattern = source.matched
         rules: tuple[Learned, ...] | None = self._by_template.get(pattern.template)  # type: ignore[attr-defined]
+        if followers is None and rules is None:  # as it is for most keys
+            return ()
+        found = [(TABLE_RULE, follower) for follower in followers or ()]
         if rules is not None:
-            yield from self._made(pattern.texts(key), rules, value=value)
+            found.extend(self._made(pattern.texts(key), rules, value=value))
+        return found
 
     def _made(
         self, texts: tuple[str, ...] | None, rules: Iterable[Learned], *, value: bytes | None

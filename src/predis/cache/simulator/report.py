@@ -118,7 +118,12 @@ def _runs(trace: Trace, plan: Plan) -> list[Run]:
         raise InvalidInput(f"{trace.name} has no column 'size': objects can be counted, bytes cannot")
     if plan.events is not None and (len(plan.names) != 1 or len(plan.sizes) != 1):
         raise InvalidInput("events are written of one run: name one policy and one size")
-    pairs = [split(name) for name in plan.names or usual(trace)]
+    pairs = [split(name) for name in plan.names or usual(trace, in_bytes=plan.in_bytes)]
+    if plan.in_bytes and any("predis" in pair for pair in pairs):
+        raise InvalidInput(
+            "predis counts objects, not bytes: its limit of loads is measured against an LRU cache of as many objects, and would not hold. "
+            "Leave --bytes out, or name policies and prefetchers without it"
+        )
     if (YARDSTICK, "") not in pairs:
         pairs.insert(0, (YARDSTICK, ""))
     if plan.delay.seconds and trace.ts is None and any(prefetcher for _, prefetcher in pairs):

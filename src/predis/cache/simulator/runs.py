@@ -59,7 +59,7 @@ class Outcome:
     seconds: float
 
 
-def usual(trace: Trace) -> list[str]:
+def usual(trace: Trace, *, in_bytes: bool = False) -> list[str]:
     """Every policy alone, LRU with every prefetcher that can do anything with the trace, what Predis itself does, and the bounds."""
     numbers = pa.types.is_integer(trace.keys.type)
     left_out = {"none", "predis"} | (set() if numbers else {"obl", "sequence"})
@@ -67,7 +67,7 @@ def usual(trace: Trace) -> list[str]:
         left_out.add("markov1-client")
     names = [name for name in registry.POLICIES if name != "predis"]
     names += [f"{YARDSTICK}+{name}" for name in registry.PREFETCHERS if name not in left_out]
-    if "predis" in registry.PREFETCHERS:
+    if not in_bytes:
         names.append("predis")
     return [*names, *BOUNDS]
 
@@ -79,9 +79,8 @@ def split(name: str) -> tuple[str, str]:
         InvalidInput: there is none of that name, or a bound is to prefetch.
     """
     policy, _, prefetcher = name.strip().lower().partition("+")
-    if policy == "predis" and not prefetcher and "predis" in registry.PREFETCHERS:
+    if policy == "predis" and not prefetcher:
         prefetcher = "predis"
-        policy = "predis" if "predis" in registry.POLICIES else "s3-fifo"
     if policy in BOUNDS and prefetcher:
         raise InvalidInput(f"{policy} is a bound of what is loaded on demand: it has no prefetcher")
     if policy not in BOUNDS and policy not in registry.POLICIES:

@@ -13,6 +13,10 @@ class Refused(Exception):
     """The source does not take this write, and would not take it later either."""
 
 
+class Unfit(Exception):
+    """What was asked for is at fault, not the source: this says nothing of its health, and the rest of a batch can do without it."""
+
+
 @dataclass(frozen=True)
 class Change:
     """One write: a deletion where ``deleted``. ``fields`` are those of a JSON object or a hash, bound beside ``value``."""
@@ -37,7 +41,11 @@ class Caller(Protocol):
     """Calls a source. Whatever it raises is the source's failure."""
 
     def fetch(self, batch: Sequence[Arguments]) -> list[Any]:
-        """The values for these arguments, in their order; None where there is none."""
+        """The values for these arguments, in their order; None where there is none, an exception where there is no telling.
+
+        Raises:
+            Unfit: one of them, at least, is none that the source can be asked for.
+        """
 
     def write(self, changes: Sequence[Change]) -> None:
         """Bring these changes to the source, in their order: all of them, or none.

@@ -15,6 +15,8 @@ from predis.errors import InvalidInput
 class CodeCaller:
     """Calls ``module:function`` with a list of objects of arguments. Threads of the gateway call it: it must be thread-safe.
 
+    An exception in the place of a value is that key's failure; one that is raised is the failure of all.
+
     Raises:
         InvalidInput: there is no such function.
     """

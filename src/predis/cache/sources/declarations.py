@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from predis.access import DEFAULT_TENANT, Audit
 from predis.cache.sources.opening import caller_of
 from predis.cache.sources.source import Source
-from predis.cache.store import SourceStore
+from predis.cache.store import SourceStore, WriteStore
 from predis.clock import Clock
 from predis.errors import AlreadyExists, Conflict, InvalidInput, InvalidSetting, PredisError, SourceNotFound
 from predis.settings import CACHE, section
@@ -42,6 +42,7 @@ class Declarations:
     ) -> None:
         self._database = database
         self._store = SourceStore(database)
+        self._writes = WriteStore(database)
         self._audit = Audit(database, clock)
         self._clock = clock
         self._config = config
@@ -98,7 +99,7 @@ class Declarations:
 
         Raises:
             AlreadyExists: there is one of this name, and it is not to be replaced.
-            Conflict: the file declares it.
+            Conflict: the file declares it; or writes wait for it, and it would not be written to from a queue any more.
             InvalidInput: it cannot be opened: a driver or function that is not there, a variable that it may not read.
             AccessDenied: it runs Python code, which is not allowed here.
         """
@@ -113,6 +114,12 @@ class Declarations:
             "changed_at": self._clock.time_ns(), "changed_by": actor,
         }  # fmt: skip
         with self._database.write() as connection:
+            waiting = self._writes.count(connection, source.tenant, source=source.name)
+            if waiting and source.writes != "behind":
+                raise Conflict(
+                    f"{waiting} writes wait for source {source.name!r}; they would not reach it with writes = {source.writes!r}: "
+                    "let it take them first, or remove it and discard them"
+                )
             self._store.put(connection, row)
             detail = {"pattern": source.pattern, "kind": source.kind, "writes": source.writes}
             self._audit.add(
@@ -120,18 +127,30 @@ class Declarations:
             )
         return Declared(source, False)
 
-    def remove(self, tenant: str, name: str, *, actor: str) -> None:
+    def remove(self, tenant: str, name: str, *, actor: str, discard: bool = False) -> None:
         """End a source: its keys are keys like any other. Values stay until they expire.
+
+        Args:
+            discard: drop the writes that it has not taken.
 
         Raises:
             SourceNotFound: there is none of this name.
-            Conflict: the file declares it.
+            Conflict: the file declares it; or writes wait for it, and are not to be discarded.
         """
         if self.get(tenant, name).by_file:
             raise Conflict(f"source {name!r} is declared in predis.toml; remove it there")
         with self._database.write() as connection:
+            waiting = self._writes.count(connection, tenant, source=name)
+            if waiting and not discard:
+                raise Conflict(
+                    f"{waiting} writes wait for source {name!r}; let it take them first, or discard them (--discard)"
+                )
+            self._writes.discard(connection, tenant, source=name)
             self._store.remove(connection, tenant, name=name)
-            self._audit.add(connection, tenant, actor=actor, action="source.remove", target=name)
+            detail = {"discarded": waiting} if waiting else None
+            self._audit.add(
+                connection, tenant, actor=actor, action="source.remove", target=name, detail=detail
+            )
 
 
 def _of_entry(name: str, entry: Any) -> Source:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
 
 from predis.access import Audit
 from predis.cache.sources.counting import QueueGauges
 from predis.cache.sources.declarations import Declarations, Declared
 from predis.cache.sources.encoding import encode
+from predis.cache.sources.failure import in_words
 from predis.cache.sources.opening import caller_of
 from predis.cache.sources.pattern import Arguments, Matcher
 from predis.cache.sources.source import Source
@@ -20,6 +23,8 @@ from predis.metrics import NOTHING, Metrics
 from predis.state.engine import Database
 from predis.telemetry import redact
 
+T = TypeVar("T")
+_CONNECTING_S = 5.0
 _TROUBLED = 50
 _SHOWN_BYTES = 4_096
 _SHOWN_ERROR = 500
@@ -64,13 +69,13 @@ class SourceDesk:
         one = self._declarations.add(Source.of(name, document, tenant=tenant), actor=actor, replace=replace)
         return self._told(one, self._queues(tenant))
 
-    def remove(self, tenant: str, name: str, *, actor: str) -> None:
+    def remove(self, tenant: str, name: str, *, actor: str, discard: bool = False) -> None:
         """
         Raises:
             SourceNotFound
-            Conflict: the file declares it.
+            Conflict: the file declares it; or writes wait for it, and are not to be discarded.
         """
-        self._declarations.remove(tenant, name, actor=actor)
+        self._declarations.remove(tenant, name, actor=actor, discard=discard)
 
     def retry(self, tenant: str, name: str, *, actor: str) -> int:
         """Try once more what the source refused for good; how many writes that are.
@@ -119,12 +124,14 @@ class SourceDesk:
             try:
                 found["asked"] = redact(caller.explain(arguments))
                 started = time.perf_counter()
-                (value,) = caller.fetch([arguments])
+                (value,) = _within(one.source.timeout_s + _CONNECTING_S, lambda: caller.fetch([arguments]))
+                if isinstance(value, Exception):
+                    raise value
                 payload = encode(one.source, value)
             finally:
                 caller.close()
         except Exception as error:  # whatever a source raises is what is to be shown
-            found["error"] = redact(f"{type(error).__name__}: {error}")[:_SHOWN_ERROR]
+            found["error"] = redact(in_words(error))[:_SHOWN_ERROR]
         else:
             found["value"] = _readable(payload)
             found["bytes"] = (
@@ -146,11 +153,35 @@ class SourceDesk:
             "encoding": source.encoding,
             "ttl_s": source.ttl_s,
             "writes": source.writes,
-            "declared_in": "predis.toml" if one.by_file else "the state database",
+            "declared_in": "predis.toml" if one.by_file else "API",
             "queued": int(queue["waiting"]) if queue else 0,
             "queued_for_s": round((self._clock.time_ns() - oldest) / NANOSECONDS, 3) if oldest else 0.0,
             "set_aside": int(queue["set_aside"]) if queue else 0,
         }
+
+
+def _within(seconds: float, work: Callable[[], T]) -> T:
+    """What it gives, done in a thread of its own: a source's code may hang, or end the thread that it runs in.
+
+    Raises:
+        TimeoutError: it has given nothing so far.
+    """
+    done: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
+
+    def run() -> None:
+        try:
+            done.put((work(), None))
+        except BaseException as error:  # SystemExit too
+            done.put((None, error))
+
+    threading.Thread(target=run, name="source-tried", daemon=True).start()
+    try:
+        found, error = done.get(timeout=seconds)
+    except Empty:
+        raise TimeoutError(f"no answer within {seconds:g} s") from None
+    if error is not None:
+        raise error if isinstance(error, Exception) else RuntimeError(repr(error))
+    return found  # type: ignore[return-value]
 
 
 def _readable(payload: bytes | dict[bytes, bytes] | None) -> str | dict[str, str] | None:

@@ -4,21 +4,25 @@ Keys that wait are one call, up to ``batch`` of them; ``concurrency`` calls run 
 longer than ``timeout_s`` has failed, but keeps its place until it is over: threads cannot be stopped, and a source that hangs must not
 be given more of them. Keys that have waited as long fail too. So what a bad source may hold is bounded: ``waiting`` keys,
 ``concurrency`` threads and answers.
+
+Nor does one bad key hurt those that are called for with it: where a source says that a key is at fault (``Unfit``), the others are asked
+for again in halves, and the breaker hears nothing of it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from predis.cache.sources.breaker import Breaker
-from predis.cache.sources.calling import Caller, Change
+from predis.cache.sources.calling import Caller, Change, Unfit
 from predis.cache.sources.counting import Counts
 from predis.cache.sources.encoding import Payload, encode
-from predis.cache.sources.failure import SourceFailed
+from predis.cache.sources.failure import SourceFailed, in_words
 from predis.cache.sources.pattern import Arguments
 from predis.cache.sources.source import Source
 from predis.clock import Clock
@@ -63,6 +67,11 @@ class Feed:
     @property
     def waiting(self) -> int:
         return len(self._wanted)
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether a write may still be on its way to the source, in time or not."""
+        return self._writing > 0
 
     @property
     def has_room(self) -> bool:
@@ -157,7 +166,9 @@ class Feed:
     async def _run(self, batch: list[_Wanted]) -> None:
         started = self._clock.monotonic_s()
         self.counts.calls.add()
-        call = self._in_thread(self._threads, lambda: self._fetch([wanted.arguments for wanted in batch]))
+        asked = [wanted.arguments for wanted in batch]
+        until = time.monotonic() + self.source.timeout_s
+        call = self._in_thread(self._threads, lambda: self._fetch(asked, until))
         call.add_done_callback(self._over)
         finished, _ = await asyncio.wait({call}, timeout=self.source.timeout_s)
         took = self._clock.monotonic_s() - started
@@ -168,7 +179,7 @@ class Feed:
         elif error := call.exception():
             self._settle(ok=False)
             log.debug("source %s failed", self.source.name, exc_info=error)
-            self._fail(batch, f"{type(error).__name__}: {error}", count="failed")
+            self._fail(batch, in_words(error), count="failed")
         else:
             self._settle(ok=True)
             self.load_s = took if not self.load_s else 0.8 * self.load_s + 0.2 * took
@@ -185,17 +196,25 @@ class Feed:
         self._writing -= 1
         done.cancelled() or done.exception()
 
-    def _fetch(self, batch: list[Arguments]) -> list[Payload | ValueError | None]:
-        """In a thread: what the source gives, encoded. What one key's value cannot be is that key's failure."""
-        values = self._caller.fetch(batch)
+    def _fetch(self, batch: list[Arguments], until: float) -> list[Payload | Exception | None]:
+        """In a thread: what the source gives, encoded. What is wrong with one key, or its value, is that key's failure."""
+        try:
+            values = self._caller.fetch(batch)
+        except Unfit as unfit:
+            if len(batch) == 1:
+                return [unfit]
+            if time.monotonic() > until:  # nobody waits for the rest any more
+                raise
+            half = len(batch) // 2
+            return self._fetch(batch[:half], until) + self._fetch(batch[half:], until)
         if len(values) != len(batch):
             raise ValueError(f"{len(values)} values for {len(batch)} keys")
         return [_encoded(self.source, value) for value in values]
 
-    def _answer(self, batch: list[_Wanted], found: list[Payload | ValueError | None]) -> None:
+    def _answer(self, batch: list[_Wanted], found: list[Payload | Exception | None]) -> None:
         for wanted, value in zip(batch, found, strict=True):
-            if isinstance(value, ValueError):
-                self._fail([wanted], str(value), count="failed")
+            if isinstance(value, Exception):
+                self._fail([wanted], in_words(value), count="failed")
             elif not wanted.answer.done():
                 self.counts.loads["none" if value is None else "loaded"].add()
                 wanted.answer.set_result(value)
@@ -250,7 +269,9 @@ class Feed:
         return done
 
 
-def _encoded(source: Source, value: Any) -> Payload | ValueError | None:
+def _encoded(source: Source, value: Any) -> Payload | Exception | None:
+    if isinstance(value, Exception):
+        return value
     try:
         return encode(source, value)
     except ValueError as error:

@@ -100,6 +100,13 @@ class Loader:
         self._refreshing[key] = task
         task.add_done_callback(lambda _: self._refreshing.pop(key, None))
 
+    async def renewed(self, feed: Feed, key: bytes) -> None:
+        """As ``refresh``, and wait for it."""
+        self.refresh(feed, key)
+        task = self._refreshing.get(key)
+        if task is not None:
+            await asyncio.wait([task])
+
     async def close(self) -> None:
         tasks = [
             *self._tasks.values(),

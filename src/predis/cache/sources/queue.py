@@ -6,12 +6,14 @@ those of a key into one write, and brings them to the source in one transaction.
 and nothing overtakes; a write that the source refuses is tried ``_ATTEMPTS`` times and then set aside, for a person to look at.
 
 A worker that dies between the source's commit and the deletion of the rows has them written again: upserts and deletions bear that.
+One that ends lets go of a queue once what it has begun to write is written, so that nothing older comes after what the next one writes.
 Until a row is gone, what it says is newer than the source; loads take it from here (``pending``).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import secrets
@@ -35,6 +37,7 @@ _PAGE_ROWS = 1_000
 _ATTEMPTS = 5
 _CLAIM_S = 10.0
 _LONGEST_PAUSE_S = 5.0
+_LAST_WRITE_S = 2.0
 _ERROR_CHARACTERS = 500
 
 
@@ -49,11 +52,11 @@ class Write(NamedTuple):
         """As the source is told of it.
 
         Raises:
-            SourceFailed: the key is none of the source's any more.
+            Refused: the key is none of the source's any more.
         """
         arguments = source.matched.arguments(self.key)
         if arguments is None:
-            raise SourceFailed(f"ERR source {source.name}: the key is not of its pattern {source.pattern}")
+            raise Refused(f"the key is not of its pattern {source.pattern}")
         if self.kind == "delete":
             return Change(arguments, deleted=True)
         if self.kind == "fields":
@@ -93,8 +96,9 @@ class Queue:
         self._rows: list[Row] = []
         self._told: list[asyncio.Future[None]] = []
         self._committing: asyncio.Task[None] | None = None
-        self._draining: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._draining: dict[tuple[str, str], tuple[Feed, asyncio.Task[None]]] = {}
         self._woken = asyncio.Event()
+        self._ending = asyncio.Event()
 
     async def put(self, source: Source, writes: Sequence[Write]) -> None:
         """Durable on return.
@@ -141,10 +145,9 @@ class Queue:
             self._woken.clear()
             for feed in self._feeds():
                 name = (feed.source.tenant, feed.source.name)
-                if feed.source.writes == "behind" and (
-                    name not in self._draining or self._draining[name].done()
-                ):
-                    self._draining[name] = asyncio.get_running_loop().create_task(self._drain(feed))
+                before = self._draining.get(name)
+                if feed.source.writes == "behind" and (before is None or before[1].done()):
+                    self._draining[name] = feed, asyncio.get_running_loop().create_task(self._drain(feed))
             try:
                 async with asyncio.timeout(1.0):
                     await self._woken.wait()
@@ -152,12 +155,18 @@ class Queue:
                 pass
 
     async def close(self) -> None:
-        """What was taken in is durable; queues are left to others."""
-        for task in self._draining.values():
+        """What was taken in is durable; queues are left to others, but for one whose source hangs in a write: its claim runs out."""
+        self._ending.set()
+        tasks = [task for _, task in self._draining.values()]
+        if tasks:
+            await asyncio.wait(tasks, timeout=_LAST_WRITE_S)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._draining.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._committing is not None:
             await self._committing
+        if any(feed.is_writing for feed, _ in self._draining.values()):
+            return
         try:
             await asyncio.to_thread(self._store.leave, self._holder)
         except PredisError:
@@ -182,28 +191,31 @@ class Queue:
             self._woken.set()
 
     async def _drain(self, feed: Feed) -> None:
-        """Work one queue off, if it is this worker's, until it is empty."""
+        """Work one queue off, if it is this worker's, until it is empty or the source is declared otherwise."""
         pause_s = 0.1
         try:
-            while True:
+            while not self._ending.is_set() and feed in self._feeds():
                 done = await self._round(feed)
                 if done is None:
                     return
                 pause_s = 0.1 if done else min(pause_s * 2, _LONGEST_PAUSE_S)
                 if not done:
-                    await asyncio.sleep(pause_s)
+                    await self._pause(pause_s)
         except PredisError as error:
             log.warning("the queue of source %s waits: %s", feed.source.name, error)
-            await asyncio.sleep(1.0)
+            await self._pause(1.0)
         except Exception:
             log.exception("working off the queue of source %s failed", feed.source.name)
-            await asyncio.sleep(1.0)
+            await self._pause(1.0)
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._ending.wait(), seconds)
 
     async def _round(self, feed: Feed) -> bool | None:
         """One page: True, some of it was written; False, nothing was, for now; None, there is nothing to do, or another does it."""
         tenant, name = feed.source.tenant, feed.source.name
-        rows = await asyncio.to_thread(self._store.next, tenant, name, limit=_PAGE_ROWS)
-        if not rows:
+        if await asyncio.to_thread(self._store.is_empty, tenant, name):
             return None
         now = self._clock.time_ns()
         until = now + round((_CLAIM_S + feed.source.timeout_s) * NANOSECONDS)
@@ -211,7 +223,7 @@ class Queue:
             self._store.claim, tenant, name, holder=self._holder, now=now, until=until
         ):
             return None
-        # Read again: another worker may have written some of them before it let go.
+        # Read under the claim: another worker may have written some of them before it let go.
         rows = await asyncio.to_thread(self._store.next, tenant, name, limit=_PAGE_ROWS)
         due = [fold for fold in _folded(rows) if fold.due_at <= now]
         written = False
@@ -219,6 +231,8 @@ class Queue:
             if not await self._write(feed, due[start : start + feed.source.batch]):
                 return written
             written = True
+            if self._ending.is_set():
+                return written
             until = self._clock.time_ns() + round((_CLAIM_S + feed.source.timeout_s) * NANOSECONDS)
             now = self._clock.time_ns()
             if not await asyncio.to_thread(

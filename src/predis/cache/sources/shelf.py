@@ -14,9 +14,11 @@ from predis.cache.sources.feed import Feed
 from predis.cache.sources.opening import caller_of
 from predis.cache.sources.pattern import Arguments, Matcher
 from predis.cache.sources.source import Source
+from predis.cache.sources.traced import Traced
 from predis.clock import Clock
 from predis.errors import PredisError, Unavailable
 from predis.metrics import NOTHING, Metrics
+from predis.tracing import Tracer
 
 log = logging.getLogger(__name__)
 
@@ -24,12 +26,24 @@ _LOOK_S = 0.5
 
 
 class Shelf:
-    """Feeds by source, and the matcher over them. A source that is declared as before keeps its connections and its breaker."""
+    """Feeds by source, and the matcher over them. A source that is declared as before keeps its connections and its breaker.
 
-    def __init__(self, declarations: Declarations, *, clock: Clock, metrics: Metrics = NOTHING) -> None:
+    Args:
+        tracer: what traces the calls of sources; None: they are not.
+    """
+
+    def __init__(
+        self,
+        declarations: Declarations,
+        *,
+        clock: Clock,
+        metrics: Metrics = NOTHING,
+        tracer: Tracer | None = None,
+    ) -> None:
         self._declarations = declarations
         self._clock = clock
         self._metrics = metrics
+        self._tracer = tracer
         self._feeds: dict[Source, Feed] = {}
         self._matcher: Matcher[Source] = Matcher(())
         self._silent = False
@@ -109,6 +123,8 @@ class Shelf:
         except PredisError as error:
             log.error("%s", error)
             caller = _Unusable(error)
+        if self._tracer is not None:
+            caller = Traced(caller, source, self._tracer)
         log.info("source %s of %s: keys %s", source.name, source.tenant, source.pattern)
         return Feed(source, caller, counts=Counts(self._metrics, source), clock=self._clock)
 

@@ -21,7 +21,9 @@ from predis.telemetry import redact
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 BOUND = re.compile(r"(?<![:\w\\]):([A-Za-z_]\w*)(?![:\w])")
 """A ``:bound`` parameter of a statement; not a cast as in ``id::text``."""
-_IN = re.compile(r"(?:\bIN\s*\(?\s*|=\s*ANY\s*\(\s*):([A-Za-z_]\w*)\s*\)?", re.IGNORECASE)
+_LISTED = re.compile(
+    r"(?:\bIN|=\s*ANY)\s*(?P<bracket>\()?\s*:(?P<name>[A-Za-z_]\w*)(?(bracket)\s*\))", re.IGNORECASE
+)
 _EXAMPLE = "SELECT id, name FROM users WHERE id IN :id"
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -99,8 +101,8 @@ class Source:
     def listed(self) -> str:
         """The placeholder for which one call takes many values; empty where a call is for one key."""
         if self.kind == "sql":
-            found = _IN.findall(self.statement)
-            return str(found[0]) if found else ""
+            found = _LISTED.search(self.statement)
+            return found["name"] if found else ""
         names = re.findall(r"\{(\w+)\}", self.batch_url)
         return str(names[0]) if names else ""
 
@@ -263,7 +265,7 @@ def _check_statements(source: Source, where: str) -> None:
         raise InvalidInput(
             f"{where}: the statement binds :{min(unknown)}, which is no placeholder of {source.pattern!r}"
         )
-    if len(_IN.findall(source.statement)) > 1:
+    if len(_LISTED.findall(source.statement)) > 1:
         raise InvalidInput(f"{where}: only one placeholder of the statement may be a list (IN or ANY)")
 
 
@@ -286,4 +288,4 @@ def _plain(value: Any) -> Any:
 
 def listed_as_in(statement: str) -> str:
     """The statement with its list, if it has one, written as SQLAlchemy expands it: ``IN :name``."""
-    return _IN.sub(r"IN :\1", statement)
+    return _LISTED.sub(r"IN :\g<name>", statement)

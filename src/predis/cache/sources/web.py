@@ -1,8 +1,8 @@
 """Sources that answer over HTTP.
 
-404 and 410 say that there is no value; every other status but 200 is a failure. Redirects are not followed: headers hold secrets, which
-are for the host that was named, and what a host says must not make this server ask another. An answer is read up to ``limit`` and no
-further, and all of it must be there when ``timeout_s`` is over, however it trickles.
+404 and 410 say that there is no value; 400, 414 and 422 that what was asked for is at fault; every other status but 200 is a failure.
+Redirects are not followed: headers hold secrets, which are for the host that was named, and what a host says must not make this server
+ask another. An answer is read up to ``limit`` and no further, and all of it must be there when ``timeout_s`` is over, however it trickles.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from predis import __version__
-from predis.cache.sources.calling import Change, Refused
+from predis.cache.sources.calling import Change, Refused, Unfit
 from predis.cache.sources.pattern import Arguments
 from predis.cache.sources.source import Source, check_template
 from predis.errors import InvalidInput
 
 _NOTHING = (404, 410)
+_UNFIT = (400, 414, 422)
 _MANY_BYTES = 16 << 20
 """An answer for many keys may be so large, where a value may not."""
 _PIECE_BYTES = 1 << 18
@@ -95,7 +96,7 @@ class WebCaller:
     def _get(self, url: str, *, limit: int) -> bytes | None:
         parts = urlsplit(url)
         if {".", ".."} & set(unquote(parts.path).split("/")):
-            raise ValueError("a key with . or .. as a whole step of the URL's path is not asked for")
+            raise Unfit("a key with . or .. as a whole step of the URL's path is not asked for")
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         connection = self._connection(parts.scheme, parts.netloc)
         was_kept = connection.sock is not None
@@ -113,6 +114,8 @@ class WebCaller:
             raise
         if status in _NOTHING:
             return None
+        if status in _UNFIT:
+            raise Unfit(f"{parts.hostname} answered {status}")
         if status != 200:
             raise ValueError(f"{parts.hostname} answered {status}{_PLACES.get(status // 100, '')}")
         return body
@@ -143,7 +146,10 @@ class WebCaller:
 
     def _picked(self, body: bytes) -> Any:
         """What stands at ``path``; None where a step is not there, or is null."""
-        found = json.loads(body)
+        try:
+            found = json.loads(body)
+        except ValueError as error:
+            raise ValueError(f"the answer is no JSON: {error}") from None
         for step in filter(None, self._source.path.split(".")):
             if found is None:
                 return None

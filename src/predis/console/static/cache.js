@@ -1,9 +1,11 @@
-// The cache: how often it answers and how fast, what another size or policy would give, which keys are read, which are large, who reads.
+// The cache: how often it answers and how fast, what another size or policy would give, what it foretells, which keys are read, which are
+// large, who reads.
 
+import { predictorPanels, predictorWants } from "./cache-predictor.js";
 import { h } from "./dom.js";
 import { HEIGHT, MARGIN, frame, marker, plot, scale, shareBar, swatch, ticks } from "./charts.js";
 import { ABSENT, clock, exact, known, ms, plural, sentence, share, short, span, withUnit } from "./format.js";
-import { command, empty, panel, pill } from "./ui.js";
+import { command, empty, guarded, panel, pill } from "./ui.js";
 
 const AT = "/api/v1/cache/insight";
 const ROWS = 12;
@@ -11,9 +13,10 @@ const LEAST_READS = 200;
 const POLICIES = [["lru", "LRU"], ["s3-fifo", "S3-FIFO"], ["twoq", "2Q"], ["arc", "ARC"]];
 const SPACE = "\u00a0";
 
-export const cacheWants = () => ({ cache: { path: AT, every: 2000 } });
+export const cacheWants = () => ({ cache: { path: AT, every: 2000 }, ...predictorWants });
 
-export function cachePage(_data, { cache }, view) {
+export function cachePage({ at }, answers, view) {
+  const { cache } = answers;
   const found = cache?.value;
   if (cache?.error) return empty(h("h2", null, "Cache"), h("p", null, sentence(cache.error)));
   if (!found) return empty(h("h2", null, "Cache"), h("p", null, "Asking for the cache."));
@@ -22,6 +25,7 @@ export function cachePage(_data, { cache }, view) {
     h("div", { class: "cache-head" }, h("h2", null, "Cache"), listening(found)),
     figures(found),
     h("div", { class: "grid even" }, whatIf(found, view), hitRate(found, view)),
+    guarded("What is read next", () => predictorPanels(answers, at, view)),
     h("div", { class: "grid even" }, sourcesPanel(found, view), prefixes(found)),
     h("div", { class: "grid even" }, hotKeys(found, view), bigKeys(found)),
   ];
@@ -98,7 +102,8 @@ function presently({ memory_bytes: memory, keys, limited, full }) {
 function whatIfChart(curves, view) {
   const size = view.size("what-if");
   const lines = policiesOf(curves).map(([name, label, index]) => ({ name, label, index, ...curves.policies[name] }));
-  const rates = lines.flatMap((line) => line.hit_rate);
+  const [first] = lines; // the one whose uncertainty is drawn
+  const rates = [...lines.flatMap((line) => line.hit_rate), ...first.hit_rate.flatMap((value, index) => [value - first.half_width[index], value + first.half_width[index]])];
   const [least, most] = [Math.min(...rates), Math.max(...rates)];
   const pad = Math.max(0.02, (most - least) * 0.15);
   const [low, high] = [Math.max(0, least - pad), Math.min(1, most + pad)];

@@ -73,7 +73,7 @@ class PredictionCache:
             )
         if self._valkey is None:
             log.warning(
-                "endpoint %s is to keep predictions in Valkey, but the setting valkey_url is empty: it works without a cache",
+                "endpoint %s is to keep predictions in Valkey, but valkey_url names none, or a cluster: it works without a cache",
                 endpoint,
             )
             return None

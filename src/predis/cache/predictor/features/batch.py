@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from predis.cache.predictor.features.places import Names
 from predis.cache.predictor.templates import by_shape
-from predis.cache.ring import KEY_BYTES, Flag, keys_of
+from predis.cache.ring import KEY_BYTES, Flag
+from predis.cache.ring_reader import keys_of
 
 _BITS = np.uint64(12)  # of 64 that are dropped, so that a name is a whole number that a float holds exactly
 _MIX = np.uint64(0xBF58476D1CE4E5B9)
@@ -80,7 +81,9 @@ class Batch:
             learn=np.ones(len(events), bool),
         )
 
-    def with_questions(self, rows: NDArray[np.int64], keys: NDArray[np.int64], templates: Any) -> Batch:
+    def with_questions(
+        self, rows: NDArray[np.int64], keys: NDArray[np.int64], *, templates: NDArray[np.int64]
+    ) -> Batch:
         """The same and, right after each of these rows, a question about a key asked by the row's client.
 
         Args:

@@ -28,7 +28,7 @@ class Features:
     """Remembers reads, and says what is known before each.
 
     Args:
-        most: keys that are remembered, and pairs; a power of two. 2^17 take some 60 MB.
+        most: keys that are remembered, and pairs; a power of two. 2^17 take some 55 MB.
 
     >>> features = Features(most=1024)
     >>> rows = features.take(Batch.of_columns(np.array([7, 8, 7, 8, 7])))
@@ -54,19 +54,19 @@ class Features:
             return np.empty((0, len(NAMES)), np.float32)
         request: Floats = self._request + np.cumsum(batch.learn, dtype=np.float64)
         self._request = float(request[-1])
-        grouped = Grouped(batch.key, batch.learn, self._keys)
+        grouped = Grouped(batch.key, batch.learn, places=self._keys)
         new = grouped.unsorted(np.where(grouped.stored[grouped.group, 0] + grouped.earlier > 0, 0.0, 1.0))
         columns, mean_size = self._of_stream(batch, new)
         now = Now(batch, request, mean_size)
         found, gap = of_keys(grouped, now)
         columns |= found
-        columns |= self._of_templates(now, new, gap)
+        columns |= self._of_templates(now, new, gap=gap)
         clients, before = self._of_clients(now, new)
         columns |= clients | self._of_pairs(now, before) | _of_day(batch)
         return np.column_stack([columns[name] for name in NAMES]).astype(np.float32)
 
     def _of_stream(self, batch: Batch, new: Floats) -> tuple[dict[str, Floats], Floats]:
-        grouped = Grouped(np.ones(len(batch), np.uint64), batch.learn, self._stream)
+        grouped = Grouped(np.ones(len(batch), np.uint64), batch.learn, places=self._stream)
         sized = batch.size > 0
         terms = np.column_stack([new, batch.hit, batch.size])
         weights = np.maximum(_SLOW, 1.0 / (1.0 + grouped.stored[0, 0] + grouped.earlier))[:, None] * np.ones(
@@ -78,9 +78,9 @@ class Features:
         grouped.keep([count, *after.T])
         return {"stream_new": found[:, 0], "stream_hits": found[:, 1]}, found[:, 2]
 
-    def _of_templates(self, now: Now, new: Floats, gap: Floats) -> dict[str, Floats]:
+    def _of_templates(self, now: Now, new: Floats, *, gap: Floats) -> dict[str, Floats]:
         batch = now.batch
-        grouped = Grouped(batch.template, batch.learn, self._templates)
+        grouped = Grouped(batch.template, batch.learn, places=self._templates)
         request = grouped.sorted(now.request)
         last = grouped.last(request, 0)
         known = last > 0
@@ -105,7 +105,7 @@ class Features:
     def _of_clients(self, now: Now, new: Floats) -> tuple[dict[str, Floats], Names]:
         """And the client's last key, 0 where there is none."""
         batch = now.batch
-        grouped = Grouped(batch.client, batch.learn, self._clients)
+        grouped = Grouped(batch.client, batch.learn, places=self._clients)
         request, seconds = grouped.sorted(now.request), grouped.sorted(batch.seconds)
         key, template = (grouped.sorted(column).astype(np.float64) for column in (batch.key, batch.template))
         last, last_s = grouped.last(request, 0), grouped.last(seconds, 1)
@@ -135,14 +135,14 @@ class Features:
         """What came right before, and how often. A row whose client has no last key is of no pair."""
         batch = now.batch
         learn = batch.learn & (before != 0)
-        pairs = Grouped(named(before * np.uint64(3) + batch.key), learn, self._pairs)
+        pairs = Grouped(named(before * np.uint64(3) + batch.key), learn, places=self._pairs)
         request = pairs.sorted(now.request)
         count, last = pairs.stored[pairs.group, 0] + pairs.earlier, pairs.last(request, 1)
         pairs.keep([_counted(pairs), pairs.ended(request, 1)])
         reads = pairs.unsorted(np.where(pairs.sorted(before) != 0, count, np.nan))
         since = pairs.unsorted(np.where(count > 0, request - last, np.nan))
-        after = _count(Grouped(before | np.uint64(1), learn, self._after))
-        into = _count(Grouped(batch.key, learn, self._into))
+        after = _count(Grouped(before | np.uint64(1), learn, places=self._after))
+        into = _count(Grouped(batch.key, learn, places=self._into))
         with np.errstate(divide="ignore", invalid="ignore"):
             return {
                 "pair_reads": reads,

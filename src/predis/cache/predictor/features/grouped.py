@@ -32,7 +32,7 @@ class Grouped:
         places: where the names' histories are kept.
     """
 
-    def __init__(self, names: Names, learn: NDArray[np.bool_], places: Places) -> None:
+    def __init__(self, names: Names, learn: NDArray[np.bool_], *, places: Places) -> None:
         distinct, first, inverse = np.unique(names, return_index=True, return_inverse=True)
         count = len(names)
         self.order = np.argsort(inverse, kind="stable")

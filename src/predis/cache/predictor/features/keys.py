@@ -87,13 +87,13 @@ class _Past:
         self.client_1 = self._last("client", self.client)
         self.kept_size = self._sizes()
         first = self.count == 0
-        self.first = self._carried(first, self.request, "first")
-        self.first_s = self._carried(first, self.seconds, "first_s")
+        self.first = self._carried("first", self.request, change=first)
+        self.first_s = self._carried("first_s", self.seconds, change=first)
 
     def _last(self, name: str, values: Floats) -> Floats:
         return self.grouped.last(values, _AT[name])
 
-    def _carried(self, change: NDArray[np.bool_], values: Floats, name: str) -> Floats:
+    def _carried(self, name: str, values: Floats, *, change: NDArray[np.bool_]) -> Floats:
         """A value that is replaced only at some rows: what it is after each row."""
         grouped = self.grouped
         rows = np.arange(len(values))
@@ -102,7 +102,7 @@ class _Past:
         return np.where(held, values[at], grouped.stored[grouped.group, _AT[name]])
 
     def _sizes(self) -> Floats:
-        return self._carried(self.size > 0, self.size, "size")
+        return self._carried("size", self.size, change=self.size > 0)
 
     def ended(self) -> list[Floats]:
         """The first columns of each key's row after the batch."""

@@ -1,0 +1,1 @@
+"""A Valkey Cluster behind the gateway, as if it were one Valkey."""
