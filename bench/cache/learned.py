@@ -558,7 +558,7 @@ def draw(traces: dict[str, Any], path: Path) -> None:
         ("beside Predis as it is shipped", (("predis+boosting", "#d98200"), ("predis+lstm", "#2e7d32"))),
     )
     labels = {"boosting": "boosting", "lstm": "LSTM", "both": "both"}
-    figure, both = pyplot.subplots(1, 2, figsize=(8.6, 3.2), sharey=True)
+    figure, both = pyplot.subplots(1, 2, figsize=(8.6, 3.2), sharex=True, sharey=True)
     for axes, (title, shown) in zip(both, panels, strict=True):
         axes.axvline(0.0, color="#1c2733", linewidth=0.8)
         for at, (name, colour) in enumerate(shown):

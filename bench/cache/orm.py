@@ -296,7 +296,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--requests", type=int, default=10_000, help="Reads of one round.")
+    parser.add_argument("--requests", type=int, default=6_000, help="Reads of one round.")
     parser.add_argument("--taught", type=int, default=400_000, help="Reads that the learner is taught on.")
     parser.add_argument("--clients", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)

@@ -71,16 +71,18 @@ def goals(folder: Path, *, names: list[str], out: Path | None, processes: int) -
         plan = Plan(names=[run for run in usual(trace) if run in SHOWN], delay=Delay.parse(delay))
         found = simulate(trace, plan, processes=processes)
         rows = {row["run"]: row for row in found.rows()}
-        at = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
-        kept[name] = {"at": at, **found.to_dict(), "goal": GOALS.get(name), "faults": faults(name, rows)}
+        about = {
+            "command": " ".join(["python", *sys.argv]),
+            "at": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
+        }
+        kept[name] = {**about, **found.to_dict(), "goal": GOALS.get(name), "faults": faults(name, rows)}
         print(line(name, delay, rows=rows), flush=True)
         if out is not None:
             keep(kept, out)
 
 
 def keep(kept: dict[str, Any], out: Path) -> None:
-    about = {"command": " ".join(["python", *sys.argv])}
-    about |= {"python": platform.python_version(), "cores": str(os.cpu_count())}
+    about = {"python": platform.python_version(), "cores": str(os.cpu_count())}
     out.write_text(json.dumps({**about, "traces": kept}, indent=1) + "\n", "utf-8")
 
 

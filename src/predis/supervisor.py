@@ -60,7 +60,7 @@ class Child:
     starts: int = field(default=0)
 
     def ended(self, now: float) -> float:
-        """Its process is over: how many seconds until the next one. None where it ran well, else twice as many as before."""
+        """Its process is over: how many seconds until the next one. 0 where it ran well, else twice as many as the last time."""
         if now - self.started_at >= _GOOD_S:
             self.pause_s = 0.0
         pause = self.pause_s

@@ -32,6 +32,11 @@ class Address:
         return self.path or f"{self.host}:{self.port}"
 
     @property
+    def login(self) -> dict[str, str | None]:
+        """How redis-py logs in."""
+        return {"username": self.username or None, "password": self.password or None}
+
+    @property
     def greeting(self) -> list[tuple[bytes, ...]]:
         """The commands to begin a connection with; each has one reply, +OK where it is granted."""
         said: list[tuple[bytes, ...]] = []
@@ -103,12 +108,7 @@ class Watched:
     @property
     def master_login(self) -> dict[str, Any]:
         """How redis-py logs in to the master."""
-        master = self.master
-        return {
-            "username": master.username or None,
-            "password": master.password or None,
-            "db": master.database,
-        }
+        return {**self.master.login, "db": self.master.database}
 
     @staticmethod
     def is_url(url: str) -> bool:

@@ -325,6 +325,7 @@ def _manage_the_predictor(installation: Installation, http: Http) -> None:
     )
     run = http.post("/cache/predictor/train")
     assert (run["endpoint"], run["trigger"]) == ("(cache)", "manual")
+    assert run["id"] not in {shown["id"] for shown in http.get("/overview")["retrainings"]}
     installation.platform.retrainings.end(run["id"], "rejected", why="a test")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
+import redis
 from click.testing import CliRunner
 
 from predis.app.home import prepare
@@ -20,6 +21,7 @@ from predis.cache.ring import Flag, Looking, Producer, place_of
 from predis.cli.simulate import simulate
 from predis.metrics import NOTHING
 from predis.settings import Settings, load
+from tests.cache.clusters import cluster
 from tests.cache.told import events, zipf
 
 PROGRAM = """
@@ -31,7 +33,15 @@ run_learner(load({"home": sys.argv[1], "cache_export_bytes": 30_000}, environ={}
 
 
 @pytest.mark.parametrize(
-    "url", ["", "redis+cluster://127.0.0.1:1", "redis://127.0.0.1:1", "unix:///nowhere/valkey.sock"]
+    "url",
+    [
+        "",
+        "redis+cluster://127.0.0.1:1",
+        "redis+sentinel://127.0.0.1:1/m",
+        "valkey://127.0.0.1:1",
+        "redis://127.0.0.1:1",
+        "unix:///nowhere/valkey.sock",
+    ],
 )
 def test_a_valkey_that_tells_nothing_is_no_error(url: str) -> None:
     valkey = _Valkey(url)
@@ -87,3 +97,18 @@ def _wait_until_read(learner: subprocess.Popen[bytes], insight: Path) -> None:
         assert learner.poll() is None
         assert time.monotonic() < until
         time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_the_masters_of_a_cluster_are_asked_together(tmp_path: Path) -> None:
+    with cluster(tmp_path) as nodes:
+        keys = [nodes.key_at(place) for place in range(3)]
+        for port, key in zip(nodes.masters, keys, strict=True):
+            with redis.Redis(port=port) as node:
+                node.set(key, b"of " + key)
+        valkey = _Valkey(nodes.url)
+        assert valkey.values([*keys, b"other"]) == [*(b"of " + key for key in keys), None]
+        said = valkey.statistics()
+        assert said is not None
+        assert said["keys"] == 3
+        valkey.close()

@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,12 @@ class Raw:
     def ask(self, data: bytes, count: int = 1) -> bytes:
         self.send(data)
         return self.replies(count)
+
+    def each(self, data: bytes, count: int) -> list[bytes]:
+        """The replies one by one, each with the pushes that come ahead of it."""
+        got = self.ask(data, count)
+        ends = [end for end in Replies().feed(got) if end >= 0]
+        return [got[start:end] for start, end in pairwise([0, *ends])]
 
     def rest(self) -> bytes:
         """All until it is closed."""

@@ -7,6 +7,7 @@ import contextlib
 import math
 import random
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,8 @@ from predis.valkeys import Clustered
 from tests.cache.clusters import Nodes, cluster
 from tests.cache.gateways import Raw, Served, gateway, valkey, wait_until
 from tests.cache.sources import slow
+from tests.cache.test_tls import Authority, tunnel
+from tests.installation import free_ports
 
 pytestmark = pytest.mark.slow
 
@@ -42,8 +45,8 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
 
 
 @contextlib.contextmanager
-def served_by(url: str) -> Iterator[Served]:
-    upstream = upstream_of(url)
+def served_by(url: str, *, tls: ssl.SSLContext | None = None) -> Iterator[Served]:
+    upstream = upstream_of(url) if tls is None else Cluster(Clustered.of(url), tls=tls)
     with gateway(upstream) as made:
         made.call(lambda: made.gateway.spawn(upstream.follow()))
         yield made
@@ -420,6 +423,20 @@ def test_a_slot_that_is_moving(served: Served, raw: Raw, nodes: Nodes) -> None:
     assert raw.ask(b"".join((watch, *rest)), 4).endswith(b"*1\r\n:3\r\n")
 
 
+def test_what_is_sent_elsewhere_does_not_wait_for_what_blocks(served: Served, raw: Raw, nodes: Nodes) -> None:
+    key, other, _ = spread(nodes)
+    raw.ask(command(b"SET", key, b"1"))
+    client = Raw(served.port)
+    client.ask(command(b"EXISTS", key, other))
+    nodes.give(slot_of(key), nodes.masters[0], nodes.masters[2])
+    client.send(command(b"GET", key) + command(b"BLPOP", other, b"0") + command(b"GET", key))
+    assert client.replies(1) == bulk(b"1")
+    raw.ask(command(b"RPUSH", other, b"x"))
+    assert client.replies(2) == b"*2\r\n" + bulk(other) + bulk(b"x") + bulk(b"1")
+    nodes.give(slot_of(key), nodes.masters[2], nodes.masters[0])
+    client.close()
+
+
 # Publish and subscribe, tracking
 
 
@@ -430,6 +447,10 @@ def test_subscribers_in_resp2_and_afterwards(served: Served, raw: Raw, nodes: No
         client.ask(command(b"SUBSCRIBE", b"a", b"b") + command(b"PSUBSCRIBE", b"p*"), 3).count(b"subscribe")
         == 3
     )
+    nodes.give(slot_of(key), nodes.masters[0], nodes.masters[1])
+    assert client.ask(command(b"SSUBSCRIBE", key)).startswith(b"*3\r\n$10\r\nssubscribe")
+    nodes.give(slot_of(key), nodes.masters[1], nodes.masters[0])
+    assert b"sunsubscribe" in client.replies(1)
     assert client.ask(command(b"SSUBSCRIBE", key)).startswith(b"*3\r\n$10\r\nssubscribe")
     raw.send(
         command(b"PUBLISH", b"a", b"one")
@@ -671,6 +692,23 @@ def test_nobody_there_and_a_wrong_password(nodes: Nodes) -> None:
             client = Raw(made.port)
             client.send(command(b"PING"))
             assert client.rest().startswith(said)
+            client.close()
+
+
+def test_nodes_behind_tls(served: Served, tmp_path: Path) -> None:
+    ours = Authority.make(tmp_path / "ours")
+    (bus,) = free_ports(1)
+    cluster_of_one = ("--cluster-enabled", "yes", "--cluster-port", str(bus))
+    with valkey(tmp_path / "one", *cluster_of_one) as port, tunnel(served, port, ours) as secured:
+        with redis.Redis(port=port) as straight:
+            straight.config_set("cluster-announce-port", secured)
+            straight.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, SLOTS - 1)
+            wait_until(lambda: b"cluster_state:ok" in straight.execute_command("CLUSTER", "INFO"))
+        trusting = ssl.create_default_context(cafile=str(ours.file))
+        with served_by(f"rediss+cluster://127.0.0.1:{secured}", tls=trusting) as made:
+            client, big = Raw(made.port), b"x" * 500_000
+            got = client.ask(command(b"SET", b"tls", big) + command(b"GET", b"tls"), 2)
+            assert got == b"+OK\r\n" + bulk(big)
             client.close()
 
 

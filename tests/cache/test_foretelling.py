@@ -119,7 +119,11 @@ def _establish(
 ) -> None:
     tables = {one.digest(): one.dump() for one in (champion, candidate) if one is not None}
     digest = candidate.digest() if candidate else ""
-    establish(folder / FOLDER, Standing(3, champion.digest(), 4 if candidate else 0, digest, share), tables)
+    establish(
+        folder / FOLDER,
+        Standing(3, champion.digest(), 4 if candidate else 0, digest, share),
+        artifacts=tables,
+    )
 
 
 def test_champion_and_candidate_are_counted_apart(tmp_path: Path) -> None:

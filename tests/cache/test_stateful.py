@@ -130,7 +130,7 @@ def test_any_sequence_of_two_clients(pair: tuple[int, Served]) -> None:
     run_state_machine_as_test(
         machine_of(straight, served.port),
         settings=settings(
-            max_examples=40,
+            max_examples=25,
             stateful_step_count=25,
             deadline=None,
             derandomize=True,

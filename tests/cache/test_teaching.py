@@ -106,7 +106,7 @@ def test_keys_that_no_rule_leads_to_are_published_too(tmp_path: Path) -> None:
 def test_what_is_published_says_which_version_it_is_added_to(tmp_path: Path) -> None:
     clock = Clock()
     teaching = _teaching(tmp_path, clock)
-    establish(tmp_path / FOLDER, Standing(champion=4, champion_digest="d"), {"d": b"tables"})
+    establish(tmp_path / FOLDER, Standing(champion=4, champion_digest="d"), artifacts={"d": b"tables"})
     clock.now = 6.0
     teaching.hear("0", _visits("prefs"))
     assert (current(tmp_path / FOLDER) or {})["version"] == 4
@@ -115,7 +115,7 @@ def test_what_is_published_says_which_version_it_is_added_to(tmp_path: Path) -> 
 def test_habits_are_compared_with_those_of_training(tmp_path: Path) -> None:
     clock = Clock()
     teaching = _teaching(tmp_path, clock)
-    establish(tmp_path / FOLDER, Standing(reference={"session:{}": 900, "cart:{}": 100}), {})
+    establish(tmp_path / FOLDER, Standing(reference={"session:{}": 900, "cart:{}": 100}), artifacts={})
     for window in range(1, 4):
         clock.now = window * 301.0
         teaching.hear("0", _visits("prefs", n=300, start=300 * window))

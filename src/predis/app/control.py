@@ -338,6 +338,10 @@ class Platform:
             fresh_s=self.settings.inspect_timeout_s,
         )
 
+    def _of_endpoints(self, tenant: str) -> list[dict[str, Any]]:
+        """Retraining runs but for those of the cache's predictor, which is no endpoint's."""
+        return [run for run in self.retrainings.listed(tenant) if run["endpoint"] != COURSE]
+
     def _overview_parts(self) -> Parts:
         return Parts(
             registry=self.registry,
@@ -348,7 +352,7 @@ class Platform:
             store=MonitoringStore(self.database),
             evidence=EvidenceReader(self.database),
             watched=self.watched,
-            retrainings=self.retrainings.listed,
+            retrainings=self._of_endpoints,
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
@@ -18,7 +18,7 @@ from predis.clock import SystemClock
 from predis.metrics import Metrics
 from predis.settings import Settings
 from predis.state import Database
-from predis.valkeys import Watched
+from predis.valkeys import Address, Clustered, Watched
 
 _PATIENCE_S = 1.0
 _FIGURES = (
@@ -69,62 +69,90 @@ def _export(settings: Settings, metrics: Metrics) -> AccessExport | None:
 
 
 class _Valkey:
-    """Valkey's figures about itself. None while it does not answer, and of a cluster, whose figures are in many places."""
+    """Valkey's figures about itself, of a cluster all masters'. None while it does not answer."""
 
     def __init__(self, url: str) -> None:
-        self._url = url if url.startswith(("redis://", "rediss://", "unix://")) else ""
+        self._url = url
         self._client: Any = None
 
     def values(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The values of keys; None of all while Valkey does not answer."""
-        client = self._connected()
-        if client is None:
-            return [None] * len(keys)
-        import redis
-
-        try:
-            pipeline = client.pipeline(transaction=False)
-            for key in keys:
-                pipeline.get(key)
-            found = pipeline.execute(raise_on_error=False)
-        except redis.RedisError:
-            return [None] * len(keys)
-        return [value if isinstance(value, bytes) else None for value in found]  # of a hash: WRONGTYPE
+        found = self._asked(lambda client: _values(client, keys))
+        return [None] * len(keys) if found is None else found
 
     def statistics(self) -> Statistics | None:
-        client = self._connected()
-        if client is None:
+        told: list[dict[str, Any]] | None = self._asked(_told)
+        if not told:
+            return None
+        databases = [
+            value
+            for said in told
+            for name, value in said.items()
+            if name.startswith("db") and isinstance(value, dict)
+        ]
+        first = told[0]
+        return {
+            **{name: sum(int(said.get(name, 0)) for said in told) for name in _FIGURES},
+            "keys": sum(int(database["keys"]) for database in databases),
+            "policy": first.get("maxmemory_policy", ""),
+            "version": first.get("valkey_version", first.get("redis_version", "")),
+        }
+
+    def _asked(self, ask: Callable[[Any], Any]) -> Any:
+        """What it says; None where it says nothing."""
+        if not self._url:
             return None
         import redis
 
         try:
-            said = client.info()
-        except redis.RedisError:
+            if self._client is None:
+                self._client = _connected(self._url)
+            return ask(self._client)
+        except (redis.RedisError, redis.RedisClusterException):
             return None
-        databases = [
-            value for name, value in said.items() if name.startswith("db") and isinstance(value, dict)
-        ]
-        return {
-            **{name: int(said.get(name, 0)) for name in _FIGURES},
-            "keys": sum(int(database["keys"]) for database in databases),
-            "policy": said.get("maxmemory_policy", ""),
-            "version": said.get("valkey_version", said.get("redis_version", "")),
-        }
-
-    def _connected(self) -> Any:
-        if self._client is None and self._url:
-            import redis
-
-            patience: dict[str, Any] = {"socket_timeout": _PATIENCE_S, "socket_connect_timeout": _PATIENCE_S}
-            if Watched.is_url(self._url):
-                watched = Watched.of(self._url)
-                made: Any = redis.Sentinel  # redis-py does not say its types
-                sentinel = made(watched.places, sentinel_kwargs={**watched.login, **patience})
-                self._client = sentinel.master_for(watched.name, **watched.master_login, **patience)
-            else:
-                self._client = redis.Redis.from_url(self._url, **patience)
-        return self._client
 
     def close(self) -> None:
         if self._client is not None:
             self._client.close()
+
+
+def _connected(url: str) -> Any:
+    """redis-py's client of a ``valkey_url``. One of a cluster asks its nodes at once."""
+    import redis
+
+    made: Any = redis  # redis-py does not say all its types
+    patience = {"socket_timeout": _PATIENCE_S, "socket_connect_timeout": _PATIENCE_S}
+    if Watched.is_url(url):
+        watched = Watched.of(url)
+        sentinel = made.Sentinel(watched.places, sentinel_kwargs={**watched.login, **patience})
+        return sentinel.master_for(watched.name, **watched.master_login, **patience)
+    if Clustered.is_url(url):
+        seeds = Clustered.of(url).seeds
+        nodes = [made.cluster.ClusterNode(seed.host, seed.port) for seed in seeds]
+        return made.RedisCluster(startup_nodes=nodes, ssl=seeds[0].tls, **seeds[0].login, **patience)
+    address = Address.of(url)
+    if address.path:
+        return made.Redis(unix_socket_path=address.path, db=address.database, **address.login, **patience)
+    return made.Redis(
+        host=address.host,
+        port=address.port,
+        db=address.database,
+        ssl=address.tls,
+        **address.login,
+        **patience,
+    )
+
+
+def _values(client: Any, keys: Sequence[bytes]) -> list[bytes | None]:
+    pipeline = client.pipeline(transaction=False)
+    for key in keys:
+        pipeline.get(key)
+    found = pipeline.execute(raise_on_error=False)
+    return [value if isinstance(value, bytes) else None for value in found]  # of a hash: WRONGTYPE
+
+
+def _told(client: Any) -> list[dict[str, Any]]:
+    """INFO of each server."""
+    if hasattr(client, "get_primaries"):
+        return list(client.info(target_nodes="primaries").values())
+    return [client.info()]

@@ -22,7 +22,6 @@ from predis.cache.predictor.versions import FILE, FORMAT, MODEL, TENANT, Version
 from predis.cache.sources.source import Source
 from predis.retraining.config import RetrainingConfig
 from predis.retraining.runs import Renewed, Retrainings
-from predis.retraining.steps import Steps
 from predis.retraining.store import Run
 from predis.retraining.training import TrainedModel, TrainJob
 from predis.retraining.workflow import Track
@@ -67,11 +66,11 @@ class PredictorCourse:
         self._load_s = load_s
         self.steward: Steward | None = None
 
-    def __call__(self, run: Run, steps: Steps, track: Track) -> str:
+    def __call__(self, run: Run, track: Track) -> str:
         built = track.at("build", self._build)
         track.note({"detail": {"rows": built["rows"]}})
         config = RetrainingConfig(train=f"{__name__}:{train.__name__}", label="")
-        trained = track.at("train", lambda: steps.train(run, config, built={"train": built["reads"]}))
+        trained = track.at("train", lambda: track.steps.train(run, config, built={"train": built["reads"]}))
         report = trained["notes"]["metrics"]
         track.note({"detail": {"train_seconds": trained["train_seconds"], **report}})
         refused = track.at("judge", lambda: refusal(report))

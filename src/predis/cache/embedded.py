@@ -30,6 +30,9 @@ _PR_SET_PDEATHSIG = 1
 _READY_S, _STOP_S, _LOOK_S = 30.0, 5.0, 0.01
 _MOST_CONNECTIONS = 100_000
 _LONGEST_LOG, _LAST_WORDS = 1 << 20, 1_000  # bytes
+# Replies that a client has not taken count as data: without a limit, one that asks and never reads has all keys evicted. They may be
+# half of it, and at any rate this much.
+_LEAST_REPLIES = 64 << 20
 _CONFIG = """\
 port 0
 unixsocket "{socket}"
@@ -42,6 +45,7 @@ timeout 0
 maxmemory {memory}
 maxmemory-policy {policy}
 maxmemory-clients 0
+client-output-buffer-limit normal {replies} 0 0
 save ""
 appendonly {persist}
 appendfsync everysec
@@ -157,6 +161,7 @@ class EmbeddedValkey:
             folder=settings.valkey_folder,
             connections=most_connections(_raised()),
             memory=settings.cache_memory_bytes,
+            replies=max(settings.cache_memory_bytes // 2, _LEAST_REPLIES),
             policy=settings.cache_eviction,
             persist="yes" if settings.cache_persist else "no",
         )

@@ -71,7 +71,7 @@ def show(*, as_json: bool, control: str, serving: str, key: str) -> None:
 def _headed(found: Mapping[str, Any], managed: Mapping[str, Any]) -> list[str]:
     """Which version is in use, what the learner has added to it, what is on trial."""
     version, online = managed["champion"]["version"], found["predictor"] or {}
-    name = f"Version {version}" if version else "No version trained yet"
+    name = f"Version {version}" if version else "No trained version"
     refreshed = f", refreshed {online['number']:,} times by the learner" if online else ""
     rules, followed = _count(len(found["learned"]), "rule"), _count(online.get("followed", 0), "key")
     workers = _count(found["workers"], "worker")

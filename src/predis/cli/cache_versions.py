@@ -94,6 +94,7 @@ def told(found: Mapping[str, Any]) -> list[str]:
     """Sentences about the trial, the training and clients' habits."""
     lines = []
     trial, training, habits = found["candidate"], found["training"], found["habits"]
+    lines += _of_late(found["champion"])
     if trial:
         lines.append(
             f"Version {trial['version']} is on trial with {trial['share']:.0%} of the keys since {trial['since'][:19]}: {trial['verdict']}."
@@ -123,7 +124,18 @@ def told(found: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-_TITLES = ("version", "state", "trained", "misses", "lru", "s3-fifo", "read", "on time", "loads")
+def _of_late(champion: Mapping[str, Any]) -> list[str]:
+    """What the version in use is worth now, and was when it took over."""
+    latest, before = champion["latest"], champion["gain_at_promotion"]
+    if not champion["version"] or latest["gain"] is None:
+        return []
+    was = f"; it took over with {before:.2f}" if before is not None else ""
+    return [
+        f"Of late {latest['precision']:.0%} of the keys it foretold were read, and it spares {latest['gain']:.2f} misses a key{was}."
+    ]
+
+
+_TITLES = ("no", "state", "trained", "misses", "lru", "s3-fifo", "read", "timely", "loads")
 
 
 def _row(version: Mapping[str, Any]) -> dict[str, str]:
@@ -134,14 +146,14 @@ def _row(version: Mapping[str, Any]) -> dict[str, str]:
 
     decision = version["decision"]
     return {
-        "version": str(version["version"]),
+        "no": str(version["version"]),
         "state": version["state"] or (f"({decision['decision']})" if decision else ""),
-        "trained": version["created_at"][:19],
+        "trained": version["created_at"][5:16].replace("T", " "),
         "misses": share("miss_ratio"),
         "lru": share("lru_miss_ratio"),
         "s3-fifo": share("s3fifo_miss_ratio"),
         "read": share("precision"),
-        "on time": share("on_time"),
+        "timely": share("on_time"),
         "loads": f"{metrics['loads_to_lru']:.2f}" if "loads_to_lru" in metrics else "",
     }
 

@@ -39,7 +39,9 @@ _NEW_FILE = click.Path(dir_okay=False, path_type=Path)
     metavar="NAME[+PREFETCHER],...",
     help="What to run, such as s3-fifo,lru+mithril,belady; everything if left out. LRU always runs.",
 )
-@click.option("--bytes", "in_bytes", is_flag=True, help="Let the sizes of the trace count.")
+@click.option(
+    "--bytes", "in_bytes", is_flag=True, help="Let the sizes of the trace count; all but predis can."
+)
 @click.option(
     "--clock", type=click.Choice(["s", "ms", "us", "ns"]), default="s", show_default=True, help="Unit of a ts that is a number."
 )  # fmt: skip

@@ -170,7 +170,10 @@ _ROWS = (
         "Keys that were foretold and not prefetched, by reason: queue (too many waited), source busy, budget, valkey (it did not answer) "
         "or failed (the source did).", labels=("reason",),
     ),
-    Metric("predis_predictor_version", "gauge", "Version of the cache's predictor that is champion, or challenger (on trial); 0: none.", labels=("role",)),
+    Metric(
+        "predis_predictor_version", "gauge", "Version of the cache's predictor that is champion, or challenger (on trial); 0: none.",
+        labels=("role",),
+    ),
     Metric(
         "predis_predictor_decisions_total", "counter",
         "Decisions about the predictor's versions: trial, promote, drop or roll back.", labels=("decision",),

@@ -309,10 +309,15 @@ class Registry:
 
         Raises:
             ModelNotFound, VersionNotFound
+            InvalidInput: it is nothing that an endpoint could serve.
             IntegrityFailure: the list of files is not what was registered.
             Untrusted: it is a program that is not sealed here, or not signed by a trusted key.
         """
         version = self.version(tenant, model, reference=number)
+        if version.format not in FORMATS:
+            raise InvalidInput(
+                f"{model}@{number} is of the format {version.format}, which no endpoint serves"
+            )
         self._check(version)
         return version
 

@@ -33,17 +33,19 @@ class Track:
     """How a course of its own moves on. What it does must be a deterministic function of what earlier steps returned.
 
     Attributes:
+        steps: those of a usual run, of which a course may use some.
         at: enter the step of a name and do its work once; what it returned, a small document.
         note: write values into the run's row, see ``RetrainingStore.note``.
         sleep: for so many seconds, across restarts.
     """
 
+    steps: Steps
     at: Callable[[str, Callable[[], Any]], Any]
     note: Callable[[Mapping[str, Any]], None]
     sleep: Callable[[float], None]
 
 
-Course = Callable[[Run, Steps, Track], str]
+Course = Callable[[Run, Track], str]
 """The steps of runs that renew no endpoint's model; returns the outcome, or ``rolling_out`` where somebody else will end the run."""
 
 
@@ -171,11 +173,8 @@ class Workflow:
 
         course = self._courses.get(run.endpoint)
         if course is not None:
-            return course(
-                run,
-                steps,
-                Track(at, lambda values: step("note", lambda: store.note(run_id, **values)), sleep),
-            )
+            track = Track(steps, at, lambda values: step("note", lambda: store.note(run_id, **values)), sleep)
+            return course(run, track)
         config = step("config", lambda: steps.config(run))
         built = at("build", lambda: steps.build(run, config))
         step(

@@ -20,7 +20,7 @@ def _establish(folder: Path, champion: Tables | None, candidate: Tables | None =
     standing = Standing(
         int(champion is not None), digests[0], 2 * int(candidate is not None), digests[1], 0.5
     )
-    establish(folder, standing, artifacts)
+    establish(folder, standing, artifacts=artifacts)
     return standing
 
 

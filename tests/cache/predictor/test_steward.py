@@ -22,8 +22,9 @@ from predis.cache.predictor.tables import Tables
 from predis.cache.predictor.versions import MODEL, TENANT
 from predis.cache.ring_reader import EVENT
 from predis.clock import ManualClock
-from predis.errors import Conflict, VersionNotFound
+from predis.errors import Conflict, InvalidInput, VersionNotFound
 from predis.retraining.workflow import Workflow
+from predis.rollout.controller import Order
 from predis.state import Database
 from tests import toys
 from tests.toys import Installation
@@ -174,6 +175,21 @@ def test_a_damaged_file_is_made_whole_and_a_damaged_artifact_is_left(
     assert "not to be trusted" in decision["why"]
 
 
+def test_a_version_is_listed_like_any_model_and_served_by_no_endpoint(
+    installation: Installation, steward: Steward
+) -> None:
+    number = _promoted(installation, b"first")
+    registry, endpoints = installation.platform.registry, installation.platform.endpoints
+    (model,) = registry.models(TENANT)
+    assert model["name"] == MODEL
+    assert registry.verify(TENANT, MODEL, reference="champion")["ok"]
+    with pytest.raises(Conflict, match="alias 'champion'"):
+        registry.garbage.delete(TENANT, MODEL, number=number, actor="ada")
+    endpoints.create(TENANT, "wrong", model=MODEL, config={}, actor="ada")
+    with pytest.raises(InvalidInput, match="no endpoint serves"):
+        installation.platform.rollouts.start(TENANT, "wrong", order=Order(number, {}), actor="ada")
+
+
 def test_evidence_outlives_a_restart(installation: Installation, steward: Steward) -> None:
     first = _registered(steward, b"first")
     steward.try_out(first, run="")
@@ -261,6 +277,22 @@ def test_it_is_trained_anew_when_it_is_old_or_habits_have_drifted(
     _record(installation)
     steward.tick()
     assert _run(installation).trigger == "time"
+
+
+def test_a_version_that_lost_its_gain_has_another_trained(
+    installation: Installation, steward: Steward, clock: ManualClock
+) -> None:
+    _record(installation)
+    steward.tick()
+    installation.platform.retrainings.end(_run(installation).id, "rejected", why="a test")
+    for name in (b"first", b"second"):
+        clock.advance(3_600)
+        number = _promoted(installation, name)
+    clock.advance(1)
+    _record(installation)
+    _tell(installation, **{f"v{number}": _good(gain=0.0)})
+    steward.tick()
+    assert (_run(installation).trigger, _run(installation).champion) == ("gain", 1)
 
 
 def test_a_run_whose_trial_has_ended_ends(installation: Installation, steward: Steward) -> None:

@@ -115,15 +115,9 @@ def test_events_of_one_run(tmp_path: Path) -> None:
     assert verdict.loads == found["twoq+markov1"]["loads"]
 
 
-def test_predis_is_a_pair(monkeypatch: pytest.MonkeyPatch) -> None:
-    here = "predis.cache.simulator"
-    monkeypatch.setattr(
-        "predis.cache.simulator.registry.PREFETCHERS", {"predis": f"{here}.prefetchers.base:Prefetcher"}
-    )
-    monkeypatch.setattr("predis.cache.simulator.registry.POLICIES", {"lru": "", "s3-fifo": ""})
-    assert split("predis") == ("s3-fifo", "predis")
-    monkeypatch.setattr("predis.cache.simulator.registry.POLICIES", {"lru": "", "predis": ""})
+def test_predis_is_a_pair() -> None:
     assert split("predis") == ("predis", "predis")
+    assert split("predis+none") == ("predis", "")
 
 
 @pytest.mark.parametrize("sizes", [["1%"], ["1%", "5%", "20%"]])

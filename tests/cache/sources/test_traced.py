@@ -52,7 +52,7 @@ class Users:
 
 def test_a_call_is_a_span_without_its_keys_and_without_passwords() -> None:
     spans, users = Spans(), Users()
-    traced = Traced(users, SOURCE, spans)  # type: ignore[arg-type]
+    traced = Traced(users, SOURCE, tracer=spans)  # type: ignore[arg-type]
     assert traced.fetch([{"id": 1}, {"id": 2}]) == [{"id": 1}, {"id": 2}]
     with pytest.raises(ConnectionError):
         traced.write([Change({"id": 1}, deleted=True)])

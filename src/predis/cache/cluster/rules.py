@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from predis.cache.cluster import subscribers, transactions
 from predis.cache.cluster.asks import (
@@ -30,10 +30,15 @@ if TYPE_CHECKING:
     from predis.cache.cluster.transport import ClusterTransport
 
 Verb = Callable[["ClusterTransport", Command], None]
-VerbInside = Callable[["ClusterTransport", Command, Described | None], None]
 
 _SPELLINGS = 4_096
 _NODES = 1_024  # whose cursors SCAN can tell apart
+
+
+class VerbInside(Protocol):
+    """The same, inside a transaction."""
+
+    def __call__(self, flow: ClusterTransport, sent: Command, *, described: Described | None) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,7 +317,7 @@ def _special(known: Mapping[bytes, Rule]) -> dict[bytes, Rule]:
         b"MULTI": Rule(transactions.begin),
         b"EXEC": Rule(transactions.end, in_multi=None),
         b"DISCARD": Rule(transactions.end, in_multi=None),
-        b"WATCH": Rule(lambda flow, sent: transactions.watch(flow, sent, watch), described=watch),
+        b"WATCH": Rule(lambda flow, sent: transactions.watch(flow, sent, described=watch), described=watch),
         b"UNWATCH": Rule(transactions.unwatch),
         b"AUTH": _state(_auth),
         b"HELLO": _state(_hello),

@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from predis.cache.cluster.asks import Ask
-from predis.cache.cluster.slots import Node, slot_of
+from predis.cache.cluster.slots import Node, Redirect, slot_of
 from predis.cache.resp import Command, bulk, command, items
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _HERE = frozenset((bulk(_WORD), b"*2\r\n" + bulk(b"pong") + bulk(_WORD)))
 def subscribe(flow: ClusterTransport, sent: Command) -> None:
     """SUBSCRIBE and the like."""
     if flow.protocol == 3:
-        flow.ask_until(sent[1], _UNTIL, _HERE, slot=_slot(sent))
+        flow.ask_until(sent[1], _slot(sent), mark=_UNTIL, marks=_HERE)
         return
     flow.subscriber = Subscriber(flow)
     flow.subscriber.sends(sent)
@@ -59,6 +59,7 @@ class Subscriber:
         self._counts: dict[tuple[Node, bool], int] = {}  # subscriptions by node, and whether sharded
         self._asked = 0  # PINGs of ours under way
         self._still = False  # it was found to subscribe still
+        self._sharded: dict[int, bytes] = {}  # the last command of each slot, as long as it was sent but once
 
     def sends(self, sent: Command) -> None:
         """The client sends something."""
@@ -66,6 +67,7 @@ class Subscriber:
         if self._for_good or name in _AT_HOME:
             flow.post(sent[1])
         elif name in _SHARDED:
+            self._sharded[_slot(sent)] = sent[1]
             flow.post(sent[1], _slot(sent))
         elif self._still:
             self._still = False
@@ -74,6 +76,14 @@ class Subscriber:
             flow.hold_again(sent)
             self._asked = flow.post_all(_UNTIL)
             flow.barrier = Ask(b"")
+
+    def sends_again(self, moved: bytes) -> bool:
+        """Send a command once more whose slot has moved, as a node says; whether there is one."""
+        redirect = Redirect.of(moved)
+        raw = self._sharded.pop(redirect.slot, b"") if redirect is not None else b""
+        if redirect is not None and raw:
+            self._flow.post(raw, redirect.slot)
+        return bool(raw)
 
     def heard(self, node: Node, frame: bytes) -> None:
         """Something came that answers nothing that was counted."""

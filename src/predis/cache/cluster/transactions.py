@@ -111,7 +111,7 @@ def begin(flow: ClusterTransport, sent: Command) -> None:
     # Where WATCH was, even if its slot is said to be elsewhere by now: only that node knows whether the key was written.
     transaction.node = watch.node if watch is not None else None
     asking = transaction.node is not None and transaction.node is not flow.node_of(slot)
-    _add(flow, transaction, sent[1], asking=asking)
+    _add(flow, sent[1], asking=asking, to=transaction)
 
 
 def end(flow: ClusterTransport, sent: Command) -> None:
@@ -122,10 +122,10 @@ def end(flow: ClusterTransport, sent: Command) -> None:
         return
     transaction.ended = True
     flow.transaction = flow.watch = None
-    _add(flow, transaction, sent[1])
+    _add(flow, sent[1], to=transaction)
 
 
-def queue(flow: ClusterTransport, sent: Command, described: Described | None) -> None:
+def queue(flow: ClusterTransport, sent: Command, *, described: Described | None) -> None:
     """Any command inside."""
     args, raw = sent
     transaction = flow.transaction
@@ -136,21 +136,21 @@ def queue(flow: ClusterTransport, sent: Command, described: Described | None) ->
         if transaction.slot < 0:
             transaction.pin(flow, slot)
         elif slot != transaction.slot:
-            _add(flow, transaction, _UNKNOWN, instead=CROSS_SLOT)
+            _add(flow, _UNKNOWN, instead=CROSS_SLOT, to=transaction)
             return
-    _add(flow, transaction, raw)
+    _add(flow, raw, to=transaction)
 
 
-def refuse(flow: ClusterTransport, sent: Command, _described: Described | None) -> None:
+def refuse(flow: ClusterTransport, sent: Command, *, described: Described | None) -> None:
     """A command inside that is of all nodes, or of the connection."""
     transaction = flow.transaction
     assert transaction is not None
     name = sent[0][0][:32].decode("ascii", "replace")
     text = error(f"ERR {name} cannot be part of a transaction over a cluster")
-    _add(flow, transaction, _UNKNOWN, instead=text)
+    _add(flow, _UNKNOWN, instead=text, to=transaction)
 
 
-def watch(flow: ClusterTransport, sent: Command, described: Described) -> None:
+def watch(flow: ClusterTransport, sent: Command, *, described: Described) -> None:
     """WATCH: of one slot, until EXEC."""
     slots = {slot_of(key) for key in described.keys(sent[0])}
     if flow.watch is not None and slots and slots != {flow.watch.slot}:
@@ -167,22 +167,17 @@ def unwatch(flow: ClusterTransport, sent: Command) -> None:
 
 
 def _add(
-    flow: ClusterTransport,
-    transaction: Transaction,
-    raw: bytes,
-    *,
-    instead: bytes = b"",
-    asking: bool = False,
+    flow: ClusterTransport, raw: bytes, *, to: Transaction, instead: bytes = b"", asking: bool = False
 ) -> None:
-    ask = Ask(raw, transaction.slot)
+    ask = Ask(raw, to.slot)
     ask.instead = instead
-    ask.transaction = transaction
-    transaction.asks.append(ask)
-    if transaction.node is None:
-        transaction.node = flow.node_of(transaction.slot)
-    ask.asking = transaction.node if asking else None
+    ask.transaction = to
+    to.asks.append(ask)
+    if to.node is None:
+        to.node = flow.node_of(to.slot)
+    ask.asking = to.node if asking else None
     flow.expect(ask)
-    flow.send_to(transaction.node, ask)
+    flow.send_to(to.node, ask)
 
 
 def _first_slot(flow: ClusterTransport) -> int:

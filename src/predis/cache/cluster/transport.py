@@ -192,7 +192,7 @@ class ClusterTransport(asyncio.Transport):
             return
         self.under_way -= 1
         if ask.until:
-            reply = ask.begun
+            reply, ask.begun = ask.begun, b""
         if self._streamed is ask:
             self._streamed = None
             self.deliver(reply)
@@ -227,8 +227,15 @@ class ClusterTransport(asyncio.Transport):
         """What subscribers get in RESP2 answers nothing either."""
         if self.subscriber is None:
             self.lose()
-        else:
-            self.subscriber.heard(branch.node, frame)
+            return
+        if frame.startswith(b"-MOVED "):
+            self._learn(branch, Ask(b""), reply=frame)
+            self.slots = self._nodes.slots
+            if self.subscriber.sends_again(frame):
+                self._flush()
+                return
+            frame = NOT_AGREED
+        self.subscriber.heard(branch.node, frame)
 
     def stream(self, ask: Ask, parts: Sequence[bytes]) -> bool:
         """Pass on the beginning of a reply, if it is this one's turn."""
@@ -312,7 +319,7 @@ class ClusterTransport(asyncio.Transport):
         self._send(ask)
         return ask
 
-    def ask_until(self, raw: bytes, mark: bytes, marks: Collection[bytes], *, slot: int) -> None:
+    def ask_until(self, raw: bytes, slot: int, *, mark: bytes, marks: Collection[bytes]) -> None:
         """Send a command that has no replies or several, and behind it one whose reply is known, which ends them."""
         ask = self.ask(raw + mark, slot)
         ask.until = marks
@@ -408,7 +415,9 @@ class ClusterTransport(asyncio.Transport):
         """Be as new: one connection, and nothing said on it."""
         self.said.clear()
         for node in [node for node in self._branches if node is not self.home]:
-            self._branches.pop(node).abandon()
+            branch = self._branches.pop(node)
+            self.under_way -= len(branch.waiting)
+            branch.abandon()
         self.transaction, self.watch, self.ahead = None, None, b""
         self.muted = self.skip = False
         self.protocol = 2
@@ -431,9 +440,12 @@ class ClusterTransport(asyncio.Transport):
             held.popleft()
             self._held_bytes -= len(sent[1])
             if self.transaction is not None and rule.in_multi is not None:
-                rule.in_multi(self, sent, rule.described)
+                rule.in_multi(self, sent, described=rule.described)
             else:
                 rule.send(self, sent)
+        self._flush()
+
+    def _flush(self) -> None:
         touched, self.touched = self.touched, set()
         for branch in touched:
             branch.flush()
@@ -485,8 +497,9 @@ class ClusterTransport(asyncio.Transport):
         return reply if ask.tries < _TRIES else NOT_AGREED
 
     def _mend_when_calm(self) -> None:
-        """Send again what is astray, once nothing is under way."""
-        if self.under_way or self._mending is not None:
+        """Send again what is astray, once nothing is under way; but for what blocks, which is the last and may take for ever."""
+        blocks = self.blocked is not None and self.blocked.reply is None and self.blocked not in self._astray
+        if self.under_way > blocks or self._mending is not None:
             return
         tries = max(ask.tries for ask in self._astray)
         pause = 0.0 if tries <= 2 else _AGAIN_S
@@ -531,7 +544,8 @@ class ClusterTransport(asyncio.Transport):
 
     def _not_reached(self, branch: Branch, failure: Exception) -> None:
         """What waits for a node is sent again, to whichever is its node then, until patience is over."""
-        if branch.transport is not None:  # it answered, and refused
+        refused, unknown = branch.transport is not None, self.subscriber is not None  # what waits for it
+        if refused or unknown:
             self.lose()
             return
         if self._branches.get(branch.node) is branch:

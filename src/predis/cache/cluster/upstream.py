@@ -7,7 +7,9 @@ or does not answer. What a node says with MOVED counts until then. Clients of a 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -37,15 +39,18 @@ _P = TypeVar("_P", bound=asyncio.Protocol)
 
 
 class Cluster(Single):
-    """The upstream over all nodes."""
+    """The upstream over all nodes.
+
+    Args:
+        tls: how to talk to them where the URL asks for TLS.
+    """
 
     rules: Rules
 
-    def __init__(self, clustered: Clustered) -> None:
-        super().__init__(clustered.seeds[0])
+    def __init__(self, clustered: Clustered, *, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(clustered.seeds[0], tls=tls)
         self._seeds = clustered.seeds
         self._nodes: dict[tuple[str, int], Node] = {}
-        self._asides: dict[Address, Aside] = {}
         self._told: Sequence[Any] | None = None  # CLUSTER SLOTS' last reply; None: the map has changed since
         self._looking: asyncio.Task[None] | None = None
         self._soon = asyncio.Event()
@@ -55,19 +60,13 @@ class Cluster(Single):
 
     async def follow(self) -> None:
         """See who has which slot, for ever."""
-        try:
-            while True:
-                await self._look_once()
-                try:
-                    async with asyncio.timeout(LOOK_S):
-                        await self._soon.wait()
-                    await asyncio.sleep(_SOON_S)
-                except TimeoutError:
-                    pass
-                self._soon.clear()
-        finally:
-            for aside in self._asides.values():
-                await aside.close()
+        while True:
+            await self._look_once()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await self._soon.wait()
+            await asyncio.sleep(_SOON_S)
+            self._soon.clear()
 
     async def open_for(self, make: Callable[[], _P]) -> tuple[_P, Sequence[tuple[bytes, ...]]]:
         protocol = make()
@@ -135,14 +134,9 @@ class Cluster(Single):
         """Ask one after the other, masters first, until one answers."""
         masters = [node.address for node in self.slots.masters] if self._known else []
         for address in dict.fromkeys((*masters, *self._seeds)):
-            aside = self._asides.get(address)
-            if aside is None:
-                aside = self._asides[address] = Aside(
-                    Single(address, tls=self.tls), connections=1, timeout_s=ANSWER_S, pause_s=0.0
-                )
+            questions = [("CLUSTER", "SLOTS")] if self._known else [("CLUSTER", "SLOTS"), ("COMMAND",)]
             try:
-                questions = [("CLUSTER", "SLOTS")] if self._known else [("CLUSTER", "SLOTS"), ("COMMAND",)]
-                replies = await aside.ask(questions)
+                replies = await self._ask(address, questions)
             except LinkDown as down:
                 log.debug("%s does not tell of its cluster: %s", address, down)
                 continue
@@ -152,6 +146,13 @@ class Cluster(Single):
                 continue
             self._take(address, replies)
             return
+
+    async def _ask(self, address: Address, questions: Sequence[Sequence[str]]) -> list[Any]:
+        aside = Aside(Single(address, tls=self.tls), connections=1, timeout_s=ANSWER_S)
+        try:
+            return await aside.ask(questions)
+        finally:
+            await aside.close()
 
     def _take(self, told_by: Address, replies: Sequence[Any]) -> None:
         slots = replies[0]

@@ -1,10 +1,10 @@
 """Whether clients still ask as they did when the version in use was trained: which kinds of keys are read, and how often each.
 
 The learner counts reads by kind (the template of the source's pattern; what training did not know is one kind) over some minutes and
-compares the shares with those of the training reads, by the population stability index (``stats.drift``). Reads are no independent draws, so
-certainty alone means little: an alarm asks for an index that is called a shift everywhere (0.2), in three windows of the last four. It
-says that the predictor should be trained anew, which control does (``steward``), and wakes nobody: what is foretold wrongly is found and
-switched off by the hold-back, rule by rule, long before.
+compares the shares with those of the training reads, by the population stability index (``stats.drift``). Reads are no independent
+draws, so certainty alone means little: an alarm asks for an index that is called a shift everywhere (0.2), in three windows of the last
+four. It says that the predictor should be trained anew, which control does (``steward``), and wakes nobody: what is foretold wrongly is
+found and switched off by the hold-back, rule by rule, long before.
 """
 
 from __future__ import annotations

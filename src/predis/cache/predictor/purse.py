@@ -2,9 +2,9 @@
 
 Two limits. Loads: each miss that a plain LRU cache would have had grants so many loads of the backend, a little more than one; each real
 load takes one. Savings are limited, so a burst of wrong guesses wastes no more than they are, however long all went well; when they are
-gone nothing is asked for. Precision: when too few prefetches are requested the price rises until only the surer ones are left. Where not
-even half as many are requested as wanted, it is off, whatever the odds say, until that is half forgotten (some 40,000 requests): odds count
-all guesses, and somebody may see to it that just those fail that were acted on.
+gone nothing is asked for. Precision: when too few prefetches are requested the price rises until only the surer ones are left. Where
+hardly any is, it is off, whatever the odds say, until that is forgotten (some 60,000 requests): odds count all guesses, and somebody may see
+to it that just those fail that were acted on.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from __future__ import annotations
 from predis.cache.predictor.tuning import Tuning
 
 _STEP = 1.04  # by which the price changes at each review
-_HOPELESS, _AGAIN = 0.5, 0.9  # share of the wanted precision below which it is off, and from which it is tried again
+_HOPELESS = 0.2  # share of the wanted precision below which it is off
+_AGAIN = 0.9  # share from which it is tried again
 _HIGHEST = 20.0
 _RATE = 0.004  # of the moving precision
 _MARGIN = 0.03  # above the wanted precision, before the price falls again

@@ -49,7 +49,8 @@ def gather(
             break
     if rows < LEAST_ROWS:
         raise InvalidInput(
-            f"{rows:,} reads are recorded, at least {LEAST_ROWS:,} are needed: let clients read through the cache for a while"
+            f"{rows:,} reads are recorded, at least {LEAST_ROWS:,} are needed: let clients read through the cache for a while; "
+            "the learner writes down what it hears every ten minutes"
         )
     table = pa.concat_tables(tables).sort_by("ts")
     table = table.slice(max(0, table.num_rows - most))

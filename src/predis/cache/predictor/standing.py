@@ -54,7 +54,7 @@ def read(folder: Path) -> Standing:
         return Standing()
 
 
-def establish(folder: Path, standing: Standing, artifacts: Mapping[str, bytes]) -> None:
+def establish(folder: Path, standing: Standing, *, artifacts: Mapping[str, bytes]) -> None:
     """Make this what is in use.
 
     Args:

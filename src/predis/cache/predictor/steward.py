@@ -5,7 +5,7 @@ Who does what
 The *learner* (a process of its own) hears reads. It publishes tables of its own every few seconds (``published``), tells whether clients
 still ask as they did (``habits``), and writes the reads themselves to Parquet (``export``).
 
-*Control*, here, decides. It has a version trained when there is none, when habits have drifted, or when the one in use is old
+*Control*, here, decides. It has a version trained when there is none, when habits have drifted, a version has lost its gain, or is old
 (``triggers``): as a run of the platform's retraining workflow, in a process with limits (``training``). The run registers what it made as
 the next version of the model ``cache-predictor``, the simulator's report as its metrics (``versions``). Then the version is on trial.
 
@@ -372,13 +372,9 @@ class Steward:
             return
         now = self._clock.time_ns()
         began = [at for at in (self._asked_ns, newest.created_at if newest else None) if at is not None]
-        told = self._habits()
-        trigger = self._parts.triggers.due(
-            now,
-            max(began, default=None),
-            champion=self._versions.in_use()[0],
-            drifted=told is not None and bool(told.get("drifted")),
-        )
+        last = max(began, default=None)
+        champion, _ = self._versions.in_use()
+        trigger = self._parts.triggers.due(now, last, champion=champion, wish=self._wish(last))
         if not trigger:
             return
         self._asked_ns = now
@@ -388,6 +384,15 @@ class Steward:
         except PredisError as error:
             log.warning("the predictor was not trained: %s", error)
             self._problem = error.message
+
+    def _wish(self, last_ns: int | None) -> str:
+        """What asks for a training since the last: habits that have drifted, or a version that has lost its gain."""
+        told = self._habits()
+        if told is not None and told.get("drifted"):
+            return "drift"
+        last = self._records.decisions[-1:]
+        lost = last and last[0]["decision"] == "roll back" and last[0]["actor"] == ACTOR
+        return "gain" if lost and last[0]["at"] > (iso(last_ns or 0) or "") else ""
 
     def _take_care_of(self, run: Training) -> None:
         """Tie a run to its trial, or end it where that has ended, should a crash have come between."""

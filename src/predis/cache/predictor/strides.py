@@ -37,18 +37,20 @@ class Strides:
 
     def count(self, sources: Sequence[int], number: int) -> None:
         """So far apart were these sources and the number needed in time after them."""
-        counts = self._counts
         for source in sources:
             distance = number - source
             if -FURTHEST <= distance <= FURTHEST:
-                counts[distance] = counts.get(distance, 0) + 1
-        self._counted += len(sources)
-        if self._counted >= _REVIEW:
-            self._counted = 0
-            often = sorted([(-count, distance) for distance, count in counts.items() if count > _OFTEN])
-            self.active = tuple([distance for _, distance in often[: self.most]])
-            self.fared = {at: one for at, one in self.fared.items() if at[0] in self.active}
-            self._counts = {distance: count // 2 for distance, count in counts.items() if count > 2}
+                self._counts[distance] = self._counts.get(distance, 0) + 1
+            self._counted += 1
+            if self._counted >= _REVIEW:
+                self._choose()
+
+    def _choose(self) -> None:
+        self._counted = 0
+        often = sorted([(-count, distance) for distance, count in self._counts.items() if count > _OFTEN])
+        self.active = tuple([distance for _, distance in often[: self.most]])
+        self.fared = {at: one for at, one in self.fared.items() if at[0] in self.active}
+        self._counts = {distance: count // 2 for distance, count in self._counts.items() if count > 2}
 
     def run(self, number: int) -> int:
         """The length of the run that this number continues, in classes."""

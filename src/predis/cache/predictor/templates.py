@@ -32,6 +32,8 @@ from typing import Literal, NamedTuple, TypeAlias
 Scalars: TypeAlias = Mapping[str, str]
 
 _SEPARATORS = re.compile(r"([^0-9A-Za-z]+)")
+STEPS = 4
+"""The furthest that a number is counted on."""
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
 
 
@@ -133,7 +135,6 @@ class TemplateRules:
         window: how many reads of each template a key is compared with. More see further ahead, and cost more.
         templates: of how many templates a client's reads are remembered; the one not read for longest is forgotten.
         horizon: reads older than so many requests of the whole stream are not compared with.
-        steps: the furthest that a number is counted on.
         max_clients, max_rules: what is kept; the longest idle client, the weakest rules go.
         half_life: reads after which counts are halved. Shorter forgets sooner, and knows less for sure.
 
@@ -154,7 +155,6 @@ class TemplateRules:
         window: int = 4,
         templates: int = 16,
         horizon: int = 4_096,
-        steps: int = 4,
         max_clients: int = 4_096,
         half_life: int = 200_000,
     ) -> None:
@@ -162,7 +162,6 @@ class TemplateRules:
         self.window = window
         self.templates = templates
         self.horizon = horizon
-        self.steps = steps
         self.max_clients = max_clients
         self.half_life = half_life
         self.max_rules = 8_192
@@ -269,7 +268,7 @@ class TemplateRules:
         if _NUMBER.fullmatch(text):
             number = int(text)
             for at, argument in enumerate(arguments):
-                if _NUMBER.fullmatch(argument) and 0 < abs(number - int(argument)) <= self.steps:
+                if _NUMBER.fullmatch(argument) and 0 < abs(number - int(argument)) <= STEPS:
                     return Slot("copy", at, number - int(argument))
         return Slot("same", text=text)
 

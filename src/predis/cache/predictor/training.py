@@ -71,7 +71,7 @@ def train(table: pa.Table) -> Trained:
     matcher = Matcher([(pattern, Known(pattern)) for pattern in patterns])
     trace = _trace(table, matcher)
     learnt = round(len(trace) * _LEARNT)
-    older, newest = _part(trace, 0, learnt), _part(trace, learnt, len(trace))
+    older, newest = _part(trace, stop=learnt), _part(trace, start=learnt)
     setup = Setup(_slots(newest), Delay(seconds=given.delay_s), clients=True, clock=True)
     tables, kinds = _learn(older, matcher, setup=setup)
     lineage = {
@@ -90,7 +90,7 @@ def train(table: pa.Table) -> Trained:
 def report(trace: Trace, tables: Tables, *, matcher: Matcher[Known], setup: Setup) -> dict[str, float]:
     """What the tables would have done with a trace, beside LRU and S3-FIFO."""
     lru, s3fifo = replay(trace, LRU(setup.capacity)), replay(trace, S3FIFO(setup.capacity))
-    ours = replay(trace, LRU(setup.capacity), prefetcher=ByTables(setup, tables, matcher))
+    ours = replay(trace, LRU(setup.capacity), prefetcher=ByTables(setup, tables, matcher=matcher))
     least = max(lru.misses, 1)
     found = {
         "miss_ratio": ours.miss_ratio,
@@ -108,7 +108,7 @@ def report(trace: Trace, tables: Tables, *, matcher: Matcher[Known], setup: Setu
 class ByTables(Prefetcher):
     """Asks for what compiled tables say, as the gateway would."""
 
-    def __init__(self, setup: Setup, tables: Tables, matcher: Matcher[Known]) -> None:
+    def __init__(self, setup: Setup, tables: Tables, *, matcher: Matcher[Known]) -> None:
         super().__init__(setup)
         self._tables = tables
         self._match = matcher.match
@@ -135,10 +135,12 @@ def _learn(trace: Trace, matcher: Matcher[Known], *, setup: Setup) -> tuple[Tabl
     capacity = _slots(trace)
     ensemble = Ensemble(replace(setup, capacity=capacity))
     replay(trace, Duel(capacity), prefetcher=ensemble)
-    return replace(by_rules, followers=_followers(ensemble, by_rules, matcher)), kinds
+    return replace(by_rules, followers=_followers(ensemble, by_rules, matcher=matcher)), kinds
 
 
-def _followers(ensemble: Ensemble, rules: Tables, matcher: Matcher[Known]) -> dict[bytes, tuple[bytes, ...]]:
+def _followers(
+    ensemble: Ensemble, rules: Tables, *, matcher: Matcher[Known]
+) -> dict[bytes, tuple[bytes, ...]]:
     """What the ensemble says of single keys and no rule does; of too many, those that occurred last."""
     found: dict[bytes, tuple[bytes, ...]] = {}
     for name, likely in reversed(list(saved.compiled(ensemble, least=_CHANCE).items())):
@@ -173,9 +175,10 @@ def _trace(table: pa.Table, matcher: Matcher[Known]) -> Trace:
     )
 
 
-def _part(trace: Trace, start: int, stop: int) -> Trace:
+def _part(trace: Trace, *, start: int = 0, stop: int | None = None) -> Trace:
     assert trace.ts is not None
     assert trace.clients is not None
+    stop = len(trace) if stop is None else stop
     keys = trace.keys.slice(start, stop - start)
     return Trace(keys, name=trace.name, ts=trace.ts[start:stop], clients=trace.clients[start:stop])
 

@@ -1,4 +1,4 @@
-"""When a version of the predictor is trained: there is none, clients' habits have drifted, or the one in use is old."""
+"""When a version of the predictor is trained: there is none, something asks for it, or the one in use is old."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ class Triggers:
         self._retrain_s = retrain_s
         self._cool_s = cool_s
 
-    def due(self, now_ns: int, last_ns: int | None, *, champion: int, drifted: bool) -> str:
-        """``first``, ``drift``, ``time``, or nothing.
+    def due(self, now_ns: int, last_ns: int | None, *, champion: int, wish: str) -> str:
+        """``first``, ``time``, the wish, or nothing.
 
         Args:
             last_ns: when the last training began.
             champion: the version in use; 0 for none.
-            drifted: clients no longer ask as they did when it was trained.
+            wish: what asks for a training: ``drift`` of clients' habits, or lost ``gain``; empty where nothing does.
         """
         since_s = float("inf") if last_ns is None else (now_ns - last_ns) / NANOSECONDS
         if since_s < self._cool_s or not self._has_reads(last_ns or 0):
             return ""
         if last_ns is None:
             return "first"
-        if drifted:
-            return "drift"
+        if wish:
+            return wish
         return "time" if not champion or (self._retrain_s and since_s >= self._retrain_s) else ""
 
     def _has_reads(self, since_ns: int) -> bool:

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """One configuration for all traces; the values were chosen on some and held against others (docs/explanation/predictive-cache.md).
+    """One configuration for all traces.
+
+    The values were chosen by hand, on the traces that have a goal and those that must not be harmed, most of the sweeps on nasa_http,
+    lirs_sprite and lirs_multi2: on these the figures flatter. No number was chosen on lirs_ps, tencent_ns2706, lirs_zigzag and
+    lirs_2_pools, and no rule was made for them (docs/explanation/predictive-cache.md).
 
     Attributes:
         price: of a wasted load, in misses spared; the least, it rises where loads or precision are not as wanted. More: fewer, surer

@@ -128,7 +128,7 @@ class Versions:
                 artifacts[digests[place]] = contents
                 reference = reference if place else version.lineage.get("kinds", {})
         wanted = Standing(champion, digests[0], candidate, digests[1], share if candidate else 0.0, reference)
-        standing.establish(self._folder, wanted, artifacts)
+        standing.establish(self._folder, wanted, artifacts=artifacts)
 
     def _read(self, number: int) -> tuple[Version, bytes]:
         try:

@@ -39,6 +39,11 @@ def draw(found: Report, *, svg: bool = False) -> str:
     facts = found.trace
     title = f"{facts['name']}: miss ratios"
     said = f"{facts['requests']:,} requests for {facts['distinct_keys']:,} keys; delay of a prefetch {found.delay}; sizes in {found.unit}."
+    said += (
+        " Dotted: with a prefetcher. Dashed: bounds."
+        if len(sizes) > 1
+        else " Orange: with a prefetcher. Grey: bounds."
+    )
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>{escape(title)}</title></head><body><div class='predis'><style>{_STYLE}</style><h1>{escape(title)}</h1>"
@@ -96,7 +101,7 @@ def _grid(wide: float, tall: float) -> str:
 
 
 def _bars(rows: Sequence[dict[str, Any]]) -> str:
-    """One bar a run, the best first; bounds are pale."""
+    """One bar a run, the best first; bounds are grey."""
     best_first = sorted(rows, key=lambda row: row["miss_ratio"])
     wide = _WIDTH - _NAMES - 60
     parts = []

@@ -124,7 +124,7 @@ class Shelf:
             log.error("%s", error)
             caller = _Unusable(error)
         if self._tracer is not None:
-            caller = Traced(caller, source, self._tracer)
+            caller = Traced(caller, source, tracer=self._tracer)
         log.info("source %s of %s: keys %s", source.name, source.tenant, source.pattern)
         return Feed(source, caller, counts=Counts(self._metrics, source), clock=self._clock)
 

@@ -19,7 +19,7 @@ _LONGEST = 300  # of what a source says as it fails
 class Traced:
     """Passes calls on. What keys they are for is not in the span: there may be a person's number in them."""
 
-    def __init__(self, caller: Caller, source: Source, tracer: Tracer) -> None:
+    def __init__(self, caller: Caller, source: Source, *, tracer: Tracer) -> None:
         self._caller = caller
         self._source = source
         self._tracer = tracer
