@@ -65,7 +65,7 @@ class Counts:
         self.upstream = metrics.histogram("predis_gateway_upstream_seconds")
         self.added = metrics.histogram("predis_gateway_added_seconds")
         self.connections = metrics.gauge("predis_gateway_connections")
-        self.accepted = metrics.counter("predis_gateway_connections_total")
+        self.accepted = metrics.counter("predis_gateway_accepted_total")
         self.refused = metrics.counter("predis_gateway_refused_total")
         self.unreachable = metrics.counter("predis_gateway_upstream_errors_total", reason="unreachable")
         self.lost = metrics.counter("predis_gateway_upstream_errors_total", reason="lost")

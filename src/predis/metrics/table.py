@@ -118,7 +118,7 @@ _ROWS = (
     Metric("predis_retrainings_total", "counter", "Retraining runs that ended, by outcome.", labels=("outcome",)),
 
     Metric("predis_gateway_connections", "gauge", "Clients that are connected to the cache gateway.", by="worker"),
-    Metric("predis_gateway_connections_total", "counter", "Clients that connected to the cache gateway."),
+    Metric("predis_gateway_accepted_total", "counter", "Clients that connected to the cache gateway."),
     Metric("predis_gateway_refused_total", "counter", "Clients that the cache gateway refused: there were too many."),
     Metric("predis_gateway_commands_total", "counter", "Commands that clients sent to the cache gateway."),
     Metric("predis_gateway_received_bytes_total", "counter", "Bytes that clients sent to the cache gateway.", "bytes"),

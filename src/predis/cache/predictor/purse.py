@@ -3,8 +3,8 @@
 Two limits. Loads: each miss that a plain LRU cache would have had grants so many loads of the backend, a little more than one; each real
 load takes one. Savings are limited, so a burst of wrong guesses wastes no more than they are, however long all went well; when they are
 gone nothing is asked for. Precision: when too few prefetches are requested the price rises until only the surer ones are left. Where
-hardly any is, it is off, whatever the odds say, until that is forgotten (some 60,000 requests): odds count all guesses, and somebody may see
-to it that just those fail that were acted on.
+hardly any is, it is off, whatever the odds say, until that is forgotten (some 60,000 requests): odds count all guesses, and somebody may
+see to it that just those fail that were acted on.
 """
 
 from __future__ import annotations

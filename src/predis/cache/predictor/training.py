@@ -8,7 +8,9 @@ cache of the replay holds a tenth of the keys; a load takes as long as the gatew
 Only stretches in which every read of a client is there are used, of keys that a source has. Values are not recorded, so rules that look
 into a value are the learner's alone.
 
-What else is needed, the sources' patterns and how long a load takes, comes with the table of reads (``recorded``).
+Where the setting ``cache_predictor_models`` names models, the followers are theirs as well, as far as that adds anything (``learned``).
+
+What else is needed, the sources' patterns, how long a load takes and which models, comes with the table of reads (``recorded``).
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from predis.cache.predictor import saved
+from predis.cache.predictor import learned, saved
 from predis.cache.predictor.duel import Duel
 from predis.cache.predictor.ensemble import Ensemble
 from predis.cache.predictor.recorded import LEAST_ROWS, brief
@@ -65,6 +67,7 @@ def train(table: pa.Table) -> Trained:
 
     Raises:
         InvalidInput: it is no such table, or holds too few reads of keys that a source has.
+        MissingExtra: a model is wanted whose package is not installed.
     """
     given = brief(table)
     patterns = [Pattern(text, tenant=tenant) for text, tenant in given.patterns]
@@ -74,6 +77,14 @@ def train(table: pa.Table) -> Trained:
     older, newest = _part(trace, stop=learnt), _part(trace, start=learnt)
     setup = Setup(_slots(newest), Delay(seconds=given.delay_s), clients=True, clock=True)
     tables, kinds = _learn(older, matcher, setup=setup)
+    models: dict[str, str] = {}
+    beside: dict[str, float] = {}
+    if given.models:
+        past = learned.Past(older, setup=replace(setup, capacity=_slots(older)), template=_template(matcher))
+        play = partial(_played, newest, rules=replace(tables, followers={}), matcher=matcher, setup=setup)
+        found = learned.improved(tables.followers, given.models, past=past, play=play)
+        tables, models = replace(tables, followers=found.followers), found.told
+        beside = found.metrics
     lineage = {
         "reads": len(trace),
         "learnt_from": len(older),

@@ -1,0 +1,246 @@
+"""What learned models say of single keys, compiled into a version's followers. Off unless ``cache_predictor_models`` names them.
+
+Neither model is asked while a client waits. A version's tables have one place for each key and know nothing of the moment, so that is what
+a model's knowledge must be brought to. The reads that a version is learnt from are cut in two: a model is trained on the older part, and
+asked at *every* read of the newer one. What it says there of a pair, a key and one that follows, is averaged over all the reads of the
+first key, none being zero. A pair pays where that mean does: the misses it spares, against the loads it wastes (``worth_it``).
+
+boosting    judges the pairs that tables propose (``proposals``), the 64 features at that moment in hand. Its judgement replaces the plain
+            share: pairs that do not pay go, others that do come in. What it was not asked about stays.
+lstm        names keys by itself. Those that pay join the followers of keys that are read often.
+
+``improved`` then plays reads that nobody has learnt from, with and without. A model that adds nothing there is left out, and that is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from predis.cache.predictor import lstm
+from predis.cache.predictor.boosting import Confidence, Isotonic, worth_it
+from predis.cache.predictor.features.batch import Batch, Shapes
+from predis.cache.predictor.features.features import Features
+from predis.cache.predictor.features.table import NAMES
+from predis.cache.predictor.next_keys import needed_next, windows
+from predis.cache.predictor.proposals import COLUMNS, Proposer, outcomes
+from predis.cache.predictor.tuning import Tuning
+from predis.cache.simulator.policies.lru import LRU
+from predis.cache.simulator.setup import Setup
+from predis.cache.simulator.trace import Trace
+from predis.errors import InvalidInput
+
+_OLDER = 0.7
+_MOST = 4  # followers of a key
+_FREQUENT = 5  # reads of a key in the newer part, for the network to be heard about it
+_LEARNT = 200_000  # candidates that trees learn from, the latest
+_ROWS = 4_096  # features are computed for at once
+_ROUNDING_S = 1e-9
+_SURE = 2.0  # standard errors
+
+Followers = Mapping[bytes, tuple[bytes, ...]]
+Numbers = NDArray[np.int64]
+Chances = NDArray[np.float64]
+Pairs = Mapping[bytes, Mapping[bytes, float]]
+
+
+class Played(NamedTuple):
+    """What became of reads: which were missed, and all loads of the sources."""
+
+    missed: NDArray[np.bool_]
+    loads: int
+
+
+def improved(
+    followers: Followers, models: Iterable[str], *, past: Past, play: Callable[[Followers], Played]
+) -> tuple[Followers, dict[str, str]]:
+    """Followers with what each model adds to those before it; and of each model what became of it, in words that begin with 'used' or not.
+
+    Args:
+        play: what would become of reads that are not in ``past``.
+
+    Raises:
+        MissingExtra: a model's package is not installed.
+    """
+    told: dict[str, str] = {}
+    before = play(followers)
+    for model in models:
+        try:
+            tried = _BY[model](past, followers)
+        except InvalidInput as error:
+            told[model] = f"left out, it could not be trained: {error.message}"
+            continue
+        after = play(tried)
+        spared = int(before.missed.sum()) - int(after.missed.sum())
+        change = f"of {len(after.missed):,} newest reads {spared:+,} misses spared, for {after.loads - before.loads:+,} loads"
+        if adds(before, after):
+            followers, before = tried, after
+            told[model] = f"used: {change}"
+        else:
+            told[model] = f"left out, it adds nothing: {change}"
+    return followers, told
+
+
+def adds(before: Played, after: Played) -> bool:
+    """Whether the misses spared are worth the loads it takes, by more than the reads that changed would make up by chance."""
+    spared = int(before.missed.sum()) - int(after.missed.sum())
+    changed = int((before.missed != after.missed).sum())
+    return bool(spared - Tuning().price * (after.loads - before.loads) > _SURE * changed**0.5)
+
+
+class Past:
+    """The reads that models learn from and are asked at, as columns.
+
+    Args:
+        setup: capacity of the cache that misses, and how long a load takes.
+        template: of a key.
+
+    Attributes:
+        keys: by number.
+        codes: the number of each read's key.
+        missed: whether LRU alone would have missed it.
+        ready: the first read that a prefetch asked for then is there for.
+        horizon: reads after which a prefetched key has waited in vain.
+        cut: reads before this one are learnt from.
+    """
+
+    def __init__(self, trace: Trace, *, setup: Setup, template: Callable[[bytes], str]) -> None:
+        assert trace.ts is not None
+        assert trace.clients is not None
+        self.keys = [str(key).encode() for key in trace.keys.dictionary_encode().dictionary.to_pylist()]
+        self.codes, self.clients, self.seconds = trace.codes, trace.clients, trace.ts
+        self.missed = _missed(self.codes, LRU(setup.capacity))
+        self.delay_s = setup.delay.seconds - _ROUNDING_S
+        ready = np.searchsorted(self.seconds, self.seconds + self.delay_s)
+        self.ready = np.maximum(ready, np.arange(len(trace)) + 1)
+        self.horizon = max(32, min(Tuning().horizon, setup.capacity))
+        self.cut = round(len(trace) * _OLDER)
+        self._templates = Shapes(template).of(self.keys)
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def worth(self, rows: Numbers, keys: Numbers) -> NDArray[np.bool_]:
+        """What became of candidates, see ``outcomes``."""
+        return outcomes(
+            rows, keys, reads=self.codes, missed=self.missed, ready=self.ready, horizon=self.horizon
+        )
+
+    def proposed(self) -> tuple[Numbers, Numbers, NDArray[np.float32]]:
+        """Candidates of the tables: after which read, which key, and ``COLUMNS``. Of those to learn from the latest, of the others all."""
+        proposer = Proposer(self.delay_s)
+        rows, keys, columns = [], [], []
+        reads = zip(
+            self.codes.tolist(),
+            self.seconds.tolist(),
+            self.clients.tolist(),
+            self.missed.tolist(),
+            strict=True,
+        )
+        for i, (key, when, client, needed) in enumerate(reads):
+            for one in proposer.read(key, when, client=client, needed=needed):
+                rows.append(i)
+                keys.append(one.key)
+                columns.append(one[1:])
+        at, key_of = np.array(rows, np.int64), np.array(keys, np.int64)
+        told = np.array(columns, np.float32).reshape(len(at), len(COLUMNS))
+        some = at >= self.cut
+        some[np.flatnonzero(at < self.cut - self.horizon)[-_LEARNT:]] = True
+        return at[some], key_of[some], told[some]
+
+    def features(self, rows: Numbers, keys: Numbers) -> NDArray[np.float32]:
+        """The 64 features of each candidate, as if its client read it right after that read."""
+        batch = Batch.of_columns(
+            self.codes, templates=self._templates[self.codes], clients=self.clients, hits=~self.missed, seconds=self.seconds
+        ).with_questions(rows, keys, templates=self._templates[keys])  # fmt: skip
+        features, found = Features(), [np.empty((0, len(NAMES)), np.float32)]
+        for start in range(0, len(batch), _ROWS):
+            part = Batch(*(getattr(batch, one.name)[start : start + _ROWS] for one in fields(Batch)))
+            found.append(features.take(part)[~part.learn])
+        return np.concatenate(found)
+
+    def means(self, rows: Numbers, keys: Numbers, *, chances: Chances, least: int = 1) -> Pairs:
+        """Of each pair named after the cut, the mean chance over all reads of its first key there, of which there are at least so many."""
+        reads = np.bincount(self.codes[self.cut :], minlength=len(self.keys))
+        pairs, which = np.unique(self.codes[rows] * len(self.keys) + keys, return_inverse=True)
+        first, then = np.divmod(pairs, len(self.keys))
+        means = np.bincount(which, weights=chances, minlength=len(pairs)) / reads[first]
+        found: dict[bytes, dict[bytes, float]] = {}
+        some = reads[first] >= least
+        for a, b, mean in zip(first[some].tolist(), then[some].tolist(), means[some].tolist(), strict=True):
+            found.setdefault(self.keys[a], {})[self.keys[b]] = mean
+        return found
+
+
+def by_boosting(past: Past, followers: Followers) -> Followers:
+    """Followers as trees judge them.
+
+    Raises:
+        InvalidInput: there are too few candidates to learn from.
+        MissingExtra: LightGBM is not installed.
+    """
+    rows, keys, told = past.proposed()
+    inputs = np.column_stack([past.features(rows, keys), told])
+    older, newer = rows < past.cut, rows >= past.cut
+    worth = past.worth(rows[older], keys[older])
+    confidence = Confidence.fit(inputs[older], worth, columns=[*NAMES, *COLUMNS])
+    judged = past.means(rows[newer], keys[newer], chances=confidence.chances(inputs[newer]))
+    found = {}
+    for key in [*judged, *(key for key in followers if key not in judged)]:
+        chances = judged.get(key, {})
+        kept = [*_paying(chances), *(then for then in followers.get(key, ()) if then not in chances)]
+        if kept:
+            found[key] = tuple(kept[:_MOST])
+    return found
+
+
+def by_lstm(past: Past, followers: Followers) -> Followers:
+    """Followers, and those that a network names besides.
+
+    Raises:
+        InvalidInput: there are too few reads to learn from.
+        MissingExtra: PyTorch or ONNX Runtime is not installed.
+    """
+    older = slice(past.cut)
+    targets = needed_next(
+        past.codes[older], past.clients[older], needed=past.missed[older], ready=past.ready[older], horizon=past.horizon
+    )  # fmt: skip
+    inputs = windows(past.codes, past.clients)
+    network = lstm.fit(inputs[older], targets)
+    named, scores = network.ask(inputs[past.cut :])
+    rows = np.repeat(np.arange(past.cut, len(past)), named.shape[1])
+    keys, raw = named.ravel(), scores.ravel().astype(np.float64)
+    some = (keys >= 0) & (keys != past.codes[rows])
+    rows, keys, raw = rows[some], keys[some], raw[some]
+    known = rows < len(past) - past.horizon
+    chances = Isotonic.fit(raw[known], past.worth(rows[known], keys[known]))(raw)
+    found = dict(followers)
+    for key, likely in past.means(rows, keys, chances=chances, least=_FREQUENT).items():
+        had = followers.get(key, ())
+        joined = (*had, *(then for then in _paying(likely) if then not in had))[:_MOST]
+        if joined:
+            found[key] = joined
+    return found
+
+
+def _paying(chances: Mapping[bytes, float]) -> list[bytes]:
+    """Those that pay, the likeliest first."""
+    ranked = sorted(chances.items(), key=lambda item: (-item[1], item[0]))
+    pays = worth_it(np.array([chance for _, chance in ranked]), price=Tuning().price)
+    return [key for (key, _), good in zip(ranked, pays.tolist(), strict=True) if good]
+
+
+def _missed(codes: Numbers, policy: LRU) -> NDArray[np.bool_]:
+    found = np.zeros(len(codes), bool)
+    for i, key in enumerate(codes.tolist()):
+        if not policy.request(key):
+            found[i] = True
+            policy.admit(key)
+    return found
+
+
+_BY: Mapping[str, Callable[[Past, Followers], Followers]] = {"boosting": by_boosting, "lstm": by_lstm}
