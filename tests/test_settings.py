@@ -75,6 +75,13 @@ class TestValues:
     def test_choices_may_be_in_capitals(self) -> None:
         assert load(environ={"PREDIS_LOG_LEVEL": "WARNING"}).log_level == "warning"
 
+    def test_several_of_a_kind(self) -> None:
+        assert load(environ={}).predictor_models == ()
+        assert load({"cache_predictor_models": "LSTM, boosting,lstm,"}, environ={}).predictor_models == (
+            "lstm",
+            "boosting",
+        )
+
     @pytest.mark.parametrize("home", ["here", Path("here")])
     def test_the_home_folder_is_absolute(self, folder: Path, home: str | Path) -> None:
         assert load({"home": home}, environ={}).home == folder / "here"
@@ -114,6 +121,10 @@ class TestRefusals:
             ({"error_rate_limit": "nan"}, "between 0 and 1"),
             ({"log_level": "loud"}, "log_level must be one of debug, info, warning, error, got 'loud'"),
             ({"log_format": "xml"}, "one of text, json"),
+            (
+                {"cache_predictor_models": "boosting, gru"},
+                "must be some of boosting, lstm, separated by commas, or empty; got 'boosting, gru'",
+            ),
             ({"colour": "red"}, "there is no setting 'colour'"),
         ],
     )

@@ -26,7 +26,7 @@ _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
 
 def _setting(default: Any, text: str, *, unit: str = "", **limits: Any) -> Any:
-    """A row of the table. Limits are ``low`` and ``high`` of a number, ``choices`` of a text."""
+    """A row of the table. Limits are ``low`` and ``high`` of a number, ``choices`` of a text, ``several`` of a text with commas."""
     return field(default=default, metadata={"help": text, "unit": unit, **limits})
 
 
@@ -118,6 +118,10 @@ class Settings:
     cache_train_hours: float = _setting(
         24.0, "Age at which the cache's predictor is trained anew, if it was read meanwhile; 0: never for its age.", unit="hours", low=0
     )
+    cache_predictor_models: str = _setting(
+        "", "Learned models that may add to the tables of the cache's predictor when a version is trained, separated by commas: boosting "
+        "(extra lightgbm), lstm (extras torch, onnx). Empty: none.", several=("boosting", "lstm"),
+    )
     cache_trial_share: float = _setting(
         0.5, "Share of the cache's keys with which a new version of the predictor is tried.", low=0.01, high=0.9
     )
@@ -197,6 +201,11 @@ class Settings:
     @property
     def secrets_folder(self) -> Path:
         return Path(self.alert_secrets) if self.alert_secrets else self.home / "secrets"
+
+    @property
+    def predictor_models(self) -> tuple[str, ...]:
+        """What ``cache_predictor_models`` names, each once."""
+        return tuple(dict.fromkeys(_names(self.cache_predictor_models)))
 
     @property
     def valkey_folder(self) -> Path:
@@ -359,7 +368,7 @@ def _parse(name: str, value: Any, *, source: str) -> Any:
         parsed = _convert(value, type(found.default))
     except (ValueError, TypeError, OverflowError):
         raise InvalidSetting(f"{source}: {name} must be of type {found.type}, got {value!r}") from None
-    if "choices" in found.metadata:
+    if "choices" in found.metadata or "several" in found.metadata:
         parsed = parsed.lower()
     _check(parsed, found.metadata, what=f"{source}: {name}")
     return parsed
@@ -369,11 +378,20 @@ def _check(parsed: Any, limits: Mapping[str, Any], *, what: str) -> None:
     choices = limits.get("choices")
     if choices and parsed not in choices:
         raise InvalidSetting(f"{what} must be one of {', '.join(choices)}, got {parsed!r}")
+    several = limits.get("several")
+    if several and not set(_names(parsed)) <= set(several):
+        raise InvalidSetting(
+            f"{what} must be some of {', '.join(several)}, separated by commas, or empty; got {parsed!r}"
+        )
     low, high = limits.get("low"), limits.get("high")
     # Written so that NaN, which compares with nothing, is out of range.
     if not (low is None or parsed >= low) or not (high is None or parsed <= high):
         legal = f"at least {low}" if high is None else f"between {low} and {high}"
         raise InvalidSetting(f"{what} must be {legal}, got {parsed}")
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _convert(value: Any, wanted: type) -> Any:

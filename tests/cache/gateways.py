@@ -8,6 +8,7 @@ import socket
 import subprocess
 import threading
 import time
+import warnings
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -114,7 +115,24 @@ def gateway(upstream: int | Any, *, tls: Any = None, **more: Any) -> Iterator[Se
         served.do(made.drain(0.5))
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
+        close(loop)
+
+
+def close(loop: asyncio.AbstractEventLoop | asyncio.Runner) -> None:
+    """End a loop; fail where a connection is left in it. (Raised as an error, the warning of it would have uvloop wait for ever.)"""
+    with warnings.catch_warnings(record=True) as left:
+        warnings.simplefilter("always")
         loop.close()
+    assert not left, [str(one.message) for one in left]
+
+
+def run(story: Coroutine[Any, Any, Any], *, within_s: float = PATIENCE_S) -> Any:
+    """What a story comes to, in a loop as the gateway's."""
+    runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    try:
+        return runner.run(asyncio.wait_for(story, within_s))
+    finally:
+        close(runner)
 
 
 class Raw:

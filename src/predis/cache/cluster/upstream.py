@@ -22,7 +22,7 @@ from predis.cache.cluster.transport import ClusterTransport
 from predis.cache.link import Link as Aside
 from predis.cache.link import LinkDown
 from predis.cache.resp import command
-from predis.cache.upstream import CONNECT_S, Link, Single, open_stream
+from predis.cache.upstream import CONNECT_S, Link, Single, ended, open_stream
 from predis.errors import Unreachable
 from predis.valkeys import Address, Clustered
 
@@ -60,13 +60,16 @@ class Cluster(Single):
 
     async def follow(self) -> None:
         """See who has which slot, for ever."""
-        while True:
-            await self._look_once()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_S):
-                    await self._soon.wait()
-            await asyncio.sleep(_SOON_S)
-            self._soon.clear()
+        try:
+            while True:
+                await self._look_once()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_S):
+                        await self._soon.wait()
+                await asyncio.sleep(_SOON_S)
+                self._soon.clear()
+        finally:
+            await ended(self._looking)
 
     async def open_for(self, make: Callable[[], _P]) -> tuple[_P, Sequence[tuple[bytes, ...]]]:
         protocol = make()

@@ -6,10 +6,10 @@ asked at *every* read of the newer one. What it says there of a pair, a key and 
 first key, none being zero. A pair pays where that mean does: the misses it spares, against the loads it wastes (``worth_it``).
 
 boosting    judges the pairs that tables propose (``proposals``), the 64 features at that moment in hand. Its judgement replaces the plain
-            share: pairs that do not pay go, others that do come in. What it was not asked about stays.
+            share: pairs that do not pay go, others that do come in. Those of keys that nobody read in the newer part stay.
 lstm        names keys by itself. Those that pay join the followers of keys that are read often.
 
-``improved`` then plays reads that nobody has learnt from, with and without. A model that adds nothing there is left out, and that is said.
+``improved_by`` then plays reads that nobody has learnt from, with and without. A model that adds nothing there is left out.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from predis.cache.predictor.next_keys import needed_next, windows
 from predis.cache.predictor.proposals import COLUMNS, Proposer, outcomes
 from predis.cache.predictor.tuning import Tuning
 from predis.cache.simulator.policies.lru import LRU
-from predis.cache.simulator.setup import Setup
+from predis.cache.simulator.setup import Key, Setup
 from predis.cache.simulator.trace import Trace
 from predis.errors import InvalidInput
 
@@ -38,7 +38,9 @@ _OLDER = 0.7
 _MOST = 4  # followers of a key
 _FREQUENT = 5  # reads of a key in the newer part, for the network to be heard about it
 _LEARNT = 200_000  # candidates that trees learn from, the latest
+_EPOCHS, _SHOWN = 4, 100_000  # the network sees each read so often at least, and so many in all
 _ROWS = 4_096  # features are computed for at once
+_NOTHING = (0.0,) * len(COLUMNS)
 _ROUNDING_S = 1e-9
 _SURE = 2.0  # standard errors
 
@@ -54,42 +56,60 @@ class Played(NamedTuple):
     missed: NDArray[np.bool_]
     loads: int
 
+    def spared(self, other: Played) -> int:
+        """Misses that the other has not."""
+        return int(self.missed.sum()) - int(other.missed.sum())
 
-def improved(
-    followers: Followers, models: Iterable[str], *, past: Past, play: Callable[[Followers], Played]
-) -> tuple[Followers, dict[str, str]]:
-    """Followers with what each model adds to those before it; and of each model what became of it, in words that begin with 'used' or not.
+
+class Improved(NamedTuple):
+    """Followers, and where they come from.
+
+    Attributes:
+        metrics: of each model whether it is used: 1, else 0.
+        told: of each model what became of it, in words.
+    """
+
+    followers: Followers
+    metrics: Mapping[str, float] = {}
+    told: Mapping[str, str] = {}
+
+
+def improved_by(
+    models: Iterable[str], followers: Followers, *, past: Past, play: Callable[[Followers], Played]
+) -> Improved:
+    """Followers with what each model adds to those before it.
 
     Args:
-        play: what would become of reads that are not in ``past``.
+        play: what becomes of reads that are not in ``past``.
 
     Raises:
         MissingExtra: a model's package is not installed.
     """
-    told: dict[str, str] = {}
     before = play(followers)
+    metrics: dict[str, float] = {}
+    told: dict[str, str] = {}
     for model in models:
+        metrics[model] = 0.0
         try:
             tried = _BY[model](past, followers)
         except InvalidInput as error:
-            told[model] = f"left out, it could not be trained: {error.message}"
+            told[model] = f"left out, not trained: {error.message}"
             continue
         after = play(tried)
-        spared = int(before.missed.sum()) - int(after.missed.sum())
-        change = f"of {len(after.missed):,} newest reads {spared:+,} misses spared, for {after.loads - before.loads:+,} loads"
+        change = f"misses {-before.spared(after):+,}, loads {after.loads - before.loads:+,}, of {len(after.missed):,} reads"
         if adds(before, after):
-            followers, before = tried, after
+            followers, before, metrics[model] = tried, after, 1.0
             told[model] = f"used: {change}"
         else:
             told[model] = f"left out, it adds nothing: {change}"
-    return followers, told
+    return Improved(followers, metrics, told)
 
 
 def adds(before: Played, after: Played) -> bool:
     """Whether the misses spared are worth the loads it takes, by more than the reads that changed would make up by chance."""
-    spared = int(before.missed.sum()) - int(after.missed.sum())
     changed = int((before.missed != after.missed).sum())
-    return bool(spared - Tuning().price * (after.loads - before.loads) > _SURE * changed**0.5)
+    gain = before.spared(after) - Tuning().price * (after.loads - before.loads)
+    return bool(gain > _SURE * changed**0.5)
 
 
 class Past:
@@ -130,10 +150,20 @@ class Past:
             rows, keys, reads=self.codes, missed=self.missed, ready=self.ready, horizon=self.horizon
         )
 
-    def proposed(self) -> tuple[Numbers, Numbers, NDArray[np.float32]]:
-        """Candidates of the tables: after which read, which key, and ``COLUMNS``. Of those to learn from the latest, of the others all."""
+    def proposed(self, followers: Followers) -> tuple[Numbers, Numbers, NDArray[np.float32]]:
+        """Candidates: after which read, which key, and ``COLUMNS``. Those that tables propose, of those to learn from the latest; after the
+        cut also these followers, of which the columns then say nothing.
+        """
         proposer = Proposer(self.delay_s)
-        rows, keys, columns = [], [], []
+        number = {key: at for at, key in enumerate(self.keys)}
+        besides = {
+            number[key]: [number[then] for then in some if then in number]
+            for key, some in followers.items()
+            if key in number
+        }
+        rows: list[int] = []
+        keys: list[Key] = []
+        columns: list[tuple[float, ...]] = []
         reads = zip(
             self.codes.tolist(),
             self.seconds.tolist(),
@@ -142,15 +172,19 @@ class Past:
             strict=True,
         )
         for i, (key, when, client, needed) in enumerate(reads):
-            for one in proposer.read(key, when, client=client, needed=needed):
-                rows.append(i)
-                keys.append(one.key)
-                columns.append(one[1:])
+            told: dict[Key, tuple[float, ...]] = {
+                one.key: one[1:] for one in proposer.read(key, when, client=client, needed=needed)
+            }
+            if i >= self.cut:
+                told |= {then: _NOTHING for then in besides.get(key, ()) if then not in told}
+            rows += [i] * len(told)
+            keys += told
+            columns += told.values()
         at, key_of = np.array(rows, np.int64), np.array(keys, np.int64)
-        told = np.array(columns, np.float32).reshape(len(at), len(COLUMNS))
+        inputs = np.array(columns, np.float32).reshape(len(at), len(COLUMNS))
         some = at >= self.cut
         some[np.flatnonzero(at < self.cut - self.horizon)[-_LEARNT:]] = True
-        return at[some], key_of[some], told[some]
+        return at[some], key_of[some], inputs[some]
 
     def features(self, rows: Numbers, keys: Numbers) -> NDArray[np.float32]:
         """The 64 features of each candidate, as if its client read it right after that read."""
@@ -183,7 +217,7 @@ def by_boosting(past: Past, followers: Followers) -> Followers:
         InvalidInput: there are too few candidates to learn from.
         MissingExtra: LightGBM is not installed.
     """
-    rows, keys, told = past.proposed()
+    rows, keys, told = past.proposed(followers)
     inputs = np.column_stack([past.features(rows, keys), told])
     older, newer = rows < past.cut, rows >= past.cut
     worth = past.worth(rows[older], keys[older])
@@ -210,7 +244,7 @@ def by_lstm(past: Past, followers: Followers) -> Followers:
         past.codes[older], past.clients[older], needed=past.missed[older], ready=past.ready[older], horizon=past.horizon
     )  # fmt: skip
     inputs = windows(past.codes, past.clients)
-    network = lstm.fit(inputs[older], targets)
+    network = lstm.fit(inputs[older], targets, epochs=max(_EPOCHS, _SHOWN // max(past.cut, 1)))
     named, scores = network.ask(inputs[past.cut :])
     rows = np.repeat(np.arange(past.cut, len(past)), named.shape[1])
     keys, raw = named.ravel(), scores.ravel().astype(np.float64)

@@ -20,20 +20,27 @@ _LEAST_DELAY_S = 0.002
 
 
 class Brief(NamedTuple):
-    """What training needs to know beside the reads: pattern and tenant of each source, and how long a load takes."""
+    """What training needs to know beside the reads: pattern and tenant of each source, how long a load takes, and models that may help."""
 
     patterns: tuple[tuple[str, str], ...]
     delay_s: float
+    models: tuple[str, ...] = ()
 
 
 def gather(
-    folder: Path, patterns: Iterable[tuple[str, str]], *, delay_s: float, most: int = MOST_ROWS
+    folder: Path,
+    patterns: Iterable[tuple[str, str]],
+    *,
+    delay_s: float,
+    models: Iterable[str] = (),
+    most: int = MOST_ROWS,
 ) -> pa.Table:
     """The newest recorded reads, oldest first, with the brief.
 
     Args:
         folder: where the learner writes them.
         patterns: text and tenant of each source's.
+        models: see ``learned``.
 
     Raises:
         InvalidInput: there are too few.
@@ -54,7 +61,7 @@ def gather(
         )
     table = pa.concat_tables(tables).sort_by("ts")
     table = table.slice(max(0, table.num_rows - most))
-    given = Brief(tuple(patterns), max(delay_s, _LEAST_DELAY_S))
+    given = Brief(tuple(patterns), max(delay_s, _LEAST_DELAY_S), tuple(models))
     return table.replace_schema_metadata({_BRIEF: json.dumps(given._asdict()).encode()})
 
 
@@ -66,9 +73,8 @@ def brief(table: pa.Table) -> Brief:
     """
     try:
         document = json.loads(table.schema.metadata[_BRIEF])
-        return Brief(
-            tuple((text, tenant) for text, tenant in document["patterns"]), float(document["delay_s"])
-        )
+        patterns = tuple((text, tenant) for text, tenant in document["patterns"])
+        return Brief(patterns, float(document["delay_s"]), tuple(document["models"]))
     except (KeyError, TypeError, ValueError) as error:
         raise InvalidInput("this table does not say of which sources it is") from error
 

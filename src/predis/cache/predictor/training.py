@@ -16,7 +16,7 @@ What else is needed, the sources' patterns, how long a load takes and which mode
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -24,9 +24,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from predis.cache.predictor import learned, saved
+from predis.cache.predictor import saved
 from predis.cache.predictor.duel import Duel
 from predis.cache.predictor.ensemble import Ensemble
+from predis.cache.predictor.learned import Followers, Improved, Past, Played, improved_by
 from predis.cache.predictor.recorded import LEAST_ROWS, brief
 from predis.cache.predictor.tables import Tables
 from predis.cache.predictor.templates import Parsed, TemplateRules
@@ -77,14 +78,13 @@ def train(table: pa.Table) -> Trained:
     older, newest = _part(trace, stop=learnt), _part(trace, start=learnt)
     setup = Setup(_slots(newest), Delay(seconds=given.delay_s), clients=True, clock=True)
     tables, kinds = _learn(older, matcher, setup=setup)
-    models: dict[str, str] = {}
-    beside: dict[str, float] = {}
+    metrics, told = report(newest, tables, matcher=matcher, setup=setup), {}
     if given.models:
-        past = learned.Past(older, setup=replace(setup, capacity=_slots(older)), template=_template(matcher))
-        play = partial(_played, newest, rules=replace(tables, followers={}), matcher=matcher, setup=setup)
-        found = learned.improved(tables.followers, given.models, past=past, play=play)
-        tables, models = replace(tables, followers=found.followers), found.told
-        beside = found.metrics
+        improved = _improved(tables, given.models, parts=(older, newest), matcher=matcher, setup=setup)
+        tables = replace(tables, followers=_unsaid(improved.followers.items(), tables, matcher=matcher))
+        alone = {f"{name}_tables_alone": metrics[name] for name in ("miss_ratio", "loads_to_lru")}
+        metrics = {**report(newest, tables, matcher=matcher, setup=setup), **alone, **improved.metrics}
+        told = dict(improved.told)
     lineage = {
         "reads": len(trace),
         "learnt_from": len(older),
@@ -94,8 +94,9 @@ def train(table: pa.Table) -> Trained:
         "kinds": dict(kinds),
         "delay_s": given.delay_s,
         "cache_keys": setup.capacity,
+        "models": told,
     }
-    return Trained(tables, report(newest, tables, matcher=matcher, setup=setup), lineage)
+    return Trained(tables, metrics, lineage)
 
 
 def report(trace: Trace, tables: Tables, *, matcher: Matcher[Known], setup: Setup) -> dict[str, float]:
@@ -117,14 +118,20 @@ def report(trace: Trace, tables: Tables, *, matcher: Matcher[Known], setup: Setu
 
 
 class ByTables(Prefetcher):
-    """Asks for what compiled tables say, as the gateway would."""
+    """Asks for what compiled tables say, as the gateway would.
+
+    Attributes:
+        missed: whether each read so far was.
+    """
 
     def __init__(self, setup: Setup, tables: Tables, *, matcher: Matcher[Known]) -> None:
         super().__init__(setup)
+        self.missed: list[bool] = []
         self._tables = tables
         self._match = matcher.match
 
     def observe(self, i: int, key: Key, *, client: int, hit: bool, ts: float) -> Sequence[Key]:
+        self.missed.append(not hit)
         name = str(key).encode()
         source = self._match(name)
         if source is None:
@@ -146,21 +153,51 @@ def _learn(trace: Trace, matcher: Matcher[Known], *, setup: Setup) -> tuple[Tabl
     capacity = _slots(trace)
     ensemble = Ensemble(replace(setup, capacity=capacity))
     replay(trace, Duel(capacity), prefetcher=ensemble)
-    return replace(by_rules, followers=_followers(ensemble, by_rules, matcher=matcher)), kinds
+    return replace(by_rules, followers=_unsaid(_followers(ensemble), by_rules, matcher=matcher)), kinds
 
 
-def _followers(
-    ensemble: Ensemble, rules: Tables, *, matcher: Matcher[Known]
-) -> dict[bytes, tuple[bytes, ...]]:
-    """What the ensemble says of single keys and no rule does; of too many, those that occurred last."""
-    found: dict[bytes, tuple[bytes, ...]] = {}
+def _improved(
+    tables: Tables,
+    models: Sequence[str],
+    *,
+    parts: tuple[Trace, Trace],
+    matcher: Matcher[Known],
+    setup: Setup,
+) -> Improved:
+    """Followers with what learned models add to them."""
+    older, newest = parts
+
+    def play(followers: Followers) -> Played:
+        prefetcher = ByTables(setup, replace(tables, followers=followers), matcher=matcher)
+        counts = replay(newest, LRU(setup.capacity), prefetcher=prefetcher)
+        return Played(np.array(prefetcher.missed), counts.loads)
+
+    def template(key: bytes) -> str:
+        source = matcher.match(key)
+        return "" if source is None else source.matched.template
+
+    past = Past(older, setup=replace(setup, capacity=_slots(older)), template=template)
+    return improved_by(models, tables.followers, past=past, play=play)
+
+
+def _followers(ensemble: Ensemble) -> Iterator[tuple[bytes, tuple[bytes, ...]]]:
+    """What the ensemble says of single keys, those first that occurred last."""
     for name, likely in reversed(list(saved.compiled(ensemble, least=_CHANCE).items())):
-        key = str(name).encode()
+        yield str(name).encode(), tuple(str(one).encode() for one, _ in likely)
+
+
+def _unsaid(
+    followers: Iterable[tuple[bytes, tuple[bytes, ...]]], tables: Tables, *, matcher: Matcher[Known]
+) -> dict[bytes, tuple[bytes, ...]]:
+    """Of followers those that no rule of the tables names; of too many keys the first."""
+    rules = replace(tables, followers={})
+    found: dict[bytes, tuple[bytes, ...]] = {}
+    for key, likely in followers:
         source = matcher.match(key)
         if source is None:
             continue
         said = {then for _, then in rules.after(key, source, value=None)}
-        rest = tuple(then for then in (str(one).encode() for one, _ in likely) if then not in said)
+        rest = tuple(then for then in likely if then not in said)
         if rest:
             found[key] = rest
         if len(found) >= _FOLLOWED:

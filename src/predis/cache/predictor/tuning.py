@@ -10,8 +10,8 @@ class Tuning:
     """One configuration for all traces.
 
     The values were chosen by hand, on the traces that have a goal and those that must not be harmed, most of the sweeps on nasa_http,
-    lirs_sprite and lirs_multi2: on these the figures flatter. No number was chosen on lirs_ps, tencent_ns2706, lirs_zigzag and
-    lirs_2_pools, and no rule was made for them (docs/explanation/predictive-cache.md).
+    lirs_sprite and lirs_multi2: on these the figures flatter. lirs_ps and tencent_ns2706 were looked at now and then; lirs_zigzag and
+    lirs_2_pools never, until the numbers stood (docs/explanation/predictive-cache.md).
 
     Attributes:
         price: of a wasted load, in misses spared; the least, it rises where loads or precision are not as wanted. More: fewer, surer
