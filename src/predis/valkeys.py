@@ -84,6 +84,19 @@ class Address:
         )
 
 
+def as_redis(url: str) -> str:
+    """The URL of one server as redis-py reads it, which does not know Valkey's names of schemes.
+
+    >>> as_redis("valkeys://cache:6379/2")
+    'rediss://cache:6379/2'
+
+    Raises:
+        InvalidSetting: it is no such URL.
+    """
+    Address.of(url)
+    return f"redis{url.removeprefix('valkey')}" if url.startswith("valkey") else url
+
+
 @dataclass(frozen=True, kw_only=True)
 class Watched:
     """A master by the name that Sentinels know it by, whichever server that is now.

@@ -44,7 +44,7 @@ CONTRACT: dict[str, set[str]] = {
     "endpoints[].versions[].performance[]": {
         "number", "rows", "positives", "coverage", "label_age_s", "first_event", "last_event", "task", "early_labels", "measures", *SCORES,
     },
-    "endpoints[].versions[].drift": {"window", "rows", "first_event", "last_event", "features"},
+    "endpoints[].versions[].drift": {"window", "rows", "first_event", "last_event", "features", "references"},
     "endpoints[].versions[].drift.features[]": {
         "feature", "kind", "psi", "threshold", "drifted", "persistent", "history", "seasonal", "broken",
     },
@@ -70,8 +70,7 @@ CONTRACT: dict[str, set[str]] = {
 # Objects whose keys are the user's, not ours.
 FREE = {"endpoints[].versions[].metrics", "endpoints[].versions[].performance[].measures",
     "endpoints[].route.weights", "endpoints[].route.segments[].weights", "endpoints[].route.shadows", "alerts[].evidence",
-    "rollouts[].plan", "retrainings[].detail",
-}  # fmt: skip
+    "rollouts[].plan", "retrainings[].detail", "endpoints[].versions[].drift.references"}  # fmt: skip
 
 
 def shape(found: Any, place: str = "") -> Iterator[tuple[str, set[str]]]:

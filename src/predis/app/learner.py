@@ -18,7 +18,7 @@ from predis.clock import SystemClock
 from predis.metrics import Metrics
 from predis.settings import Settings
 from predis.state import Database
-from predis.valkeys import Address, Clustered, Watched
+from predis.valkeys import Clustered, Watched, as_redis
 
 _PATIENCE_S = 1.0
 _FIGURES = (
@@ -119,28 +119,22 @@ class _Valkey:
 def _connected(url: str) -> Any:
     """redis-py's client of a ``valkey_url``. One of a cluster asks its nodes at once."""
     import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
 
     made: Any = redis  # redis-py does not say all its types
-    patience = {"socket_timeout": _PATIENCE_S, "socket_connect_timeout": _PATIENCE_S}
+    once = {
+        "retry": Retry(NoBackoff(), 0), "socket_timeout": _PATIENCE_S, "socket_connect_timeout": _PATIENCE_S,
+    }  # fmt: skip
     if Watched.is_url(url):
         watched = Watched.of(url)
-        sentinel = made.Sentinel(watched.places, sentinel_kwargs={**watched.login, **patience})
-        return sentinel.master_for(watched.name, **watched.master_login, **patience)
+        sentinel = made.Sentinel(watched.places, sentinel_kwargs={**watched.login, **once})
+        return sentinel.master_for(watched.name, **watched.master_login, **once)
     if Clustered.is_url(url):
         seeds = Clustered.of(url).seeds
         nodes = [made.cluster.ClusterNode(seed.host, seed.port) for seed in seeds]
-        return made.RedisCluster(startup_nodes=nodes, ssl=seeds[0].tls, **seeds[0].login, **patience)
-    address = Address.of(url)
-    if address.path:
-        return made.Redis(unix_socket_path=address.path, db=address.database, **address.login, **patience)
-    return made.Redis(
-        host=address.host,
-        port=address.port,
-        db=address.database,
-        ssl=address.tls,
-        **address.login,
-        **patience,
-    )
+        return made.RedisCluster(startup_nodes=nodes, ssl=seeds[0].tls, **seeds[0].login, **once)
+    return made.Redis.from_url(as_redis(url), **once)
 
 
 def _values(client: Any, keys: Sequence[bytes]) -> list[bytes | None]:

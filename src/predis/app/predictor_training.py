@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from predis.cache.predictor import recorded
 from predis.cache.predictor.steward import Steward
-from predis.cache.predictor.versions import FILE, FORMAT, MODEL, TENANT, Versions
+from predis.cache.predictor.versions import FILE, FORMAT, MODEL, MOST_LOADS, TENANT, Versions
 from predis.cache.sources.source import Source
 from predis.errors import MissingExtra
 from predis.retraining.config import RetrainingConfig
@@ -33,7 +33,7 @@ from predis.state import ArtifactStore
 COURSE = "(cache)"
 """What stands in the place of an endpoint in runs of the predictor: no endpoint can have that name."""
 _TURN_S = 5.0
-_LEAST_PRECISION, _MOST_LOADS = 0.5, 1.1
+_LEAST_PRECISION = 0.5
 _NEEDS = {
     "boosting": (("lightgbm", "lightgbm"),),
     "lstm": (("torch", "torch"), ("onnxruntime", "onnx")),
@@ -164,6 +164,8 @@ def refusal(report: dict[str, float]) -> str:
         return (
             f"{precision:.0%} of what it would have prefetched was read, {_LEAST_PRECISION:.0%} are demanded"
         )
-    if report["loads_to_lru"] > _MOST_LOADS:
-        return f"it would have loaded {report['loads_to_lru']:.2f} times as much as LRU, {_MOST_LOADS} is allowed"
+    if report["loads_to_lru"] > MOST_LOADS:
+        return (
+            f"it would have loaded {report['loads_to_lru']:.2f} times as much as LRU, {MOST_LOADS} is allowed"
+        )
     return ""

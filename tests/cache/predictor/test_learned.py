@@ -14,7 +14,7 @@ import pytest
 
 from predis.app.predictor_training import PlatformTrainings, train
 from predis.cache.predictor import training
-from predis.cache.predictor.learned import Past, Played, adds, by_boosting, by_lstm, improved_by
+from predis.cache.predictor.learned import Followers, Past, Played, adds, by_boosting, by_lstm, improved_by
 from predis.cache.predictor.recorded import gather
 from predis.cache.simulator.setup import Delay, Setup
 from predis.cache.simulator.trace import Trace
@@ -65,18 +65,22 @@ def often(banner: bytes) -> bytes:
     return b"ad:" + banner.removeprefix(b"banner:") + b"0"
 
 
-def test_trees_judge_the_pairs_of_the_tables_anew() -> None:
-    past = past_of(banners(4_000, shares=(0.8, 0.15), of=120), capacity=40)
-    doubtful = {b"banner:%d" % i: (b"ad:%d1" % i,) for i in range(0, 120, 2)}
-    found = by_boosting(past, {**doubtful, b"nobody's": (b"key",)})
-    right = [found.get(key) == (often(key),) for key in past.keys if key.startswith(b"banner:")]
-    assert sum(right) > 100
+@pytest.fixture(scope="module")
+def past() -> Past:
+    return past_of(banners(4_000, shares=(0.7, 0.25), of=40), capacity=12)
+
+
+def test_trees_judge_the_pairs_of_the_tables_anew(past: Past) -> None:
+    seldom = {b"banner:%d" % i: (b"ad:%d1" % i,) for i in range(20)}
+    found = by_boosting(past, {**seldom, b"nobody's": (b"key",)})(0.7)
+    assert sum(found[key] == (often(key),) for key in past.keys if key.startswith(b"banner:")) > 30
+    assert sum(ad in found[key] for key, (ad,) in seldom.items()) < 5, "they do not pay"
     assert found[b"nobody's"] == (b"key",), "of what nobody reads nothing is known"
 
 
 def test_the_network_adds_keys_that_it_names_itself() -> None:
     past = past_of(banners(3_000, shares=(0.8, 0.1), of=40), capacity=12)
-    found = by_lstm(past, {b"banner:7": (b"mine",), b"nobody's": (b"key",)})
+    found = by_lstm(past, {b"banner:7": (b"mine",), b"nobody's": (b"key",)})(0.7)
     assert found.pop(b"nobody's") == (b"key",)
     assert found[b"banner:7"][0] == b"mine"
     right = [then[-1] == often(key) for key, then in found.items()]
@@ -93,10 +97,29 @@ def test_a_model_adds_where_misses_spared_are_worth_the_loads_and_no_accident() 
     assert not adds(before, before)
 
 
+def test_where_loads_are_too_many_only_surer_pairs_are_used(past: Past) -> None:
+    shown: list[int] = []
+
+    def play(followers: Followers) -> Played:
+        pairs = sum(map(len, followers.values()))
+        shown.append(pairs)
+        return Played(np.arange(300) >= pairs, loads=pairs)
+
+    found = improved_by(("boosting",), {}, past=past, play=play, most_loads=40)
+    assert shown[0] == 0
+    assert shown[1:] == sorted(shown[1:], reverse=True), "at a higher price less pays"
+    assert 30 < shown[-1] <= 40 < shown[1]
+    assert found.told["boosting"].startswith("used: ")
+    assert sum(map(len, found.followers.values())) == shown[-1]
+    found = improved_by(("boosting",), {}, past=past, play=play, most_loads=1)
+    assert found.told["boosting"].startswith("left out, it loads too much: ")
+    assert found.followers == {}
+
+
 def test_too_few_reads_leave_a_model_out() -> None:
     past = past_of(banners(200, shares=(0.8,)), capacity=40)
     same = played("xx..", loads=2)
-    found = improved_by(("boosting", "lstm"), {b"a": (b"b",)}, past=past, play=lambda _: same)
+    found = improved_by(("boosting", "lstm"), {b"a": (b"b",)}, past=past, play=lambda _: same, most_loads=9)
     assert found.followers == {b"a": (b"b",)}
     assert found.metrics == {"boosting": 0.0, "lstm": 0.0}
     for model in ("boosting", "lstm"):

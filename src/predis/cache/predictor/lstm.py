@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -19,6 +20,8 @@ import numpy as np
 
 from predis.cache.predictor.next_keys import BUCKETS, CLASSES, TOP, WINDOW, NextKeys, Numbers
 from predis.errors import InvalidInput, MissingExtra
+
+log = logging.getLogger(__name__)
 
 _EMBEDDED, _HIDDEN = 32, 48
 _EPOCHS, _BATCH, _RATE = 4, 256, 4e-3
@@ -88,7 +91,7 @@ def _network(torch: Any, classes: int) -> Any:
 
 def _train(network: Any, inputs: Numbers, *, classes: Numbers, epochs: int) -> None:
     torch = _torch()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = _device(torch)
     network.to(device).train()
     steps = epochs * -(-len(inputs) // _BATCH)
     optimizer = torch.optim.Adam(network.parameters(), lr=_RATE)
@@ -105,6 +108,16 @@ def _train(network: Any, inputs: Numbers, *, classes: Numbers, epochs: int) -> N
             optimizer.step()
             schedule.step()
     network.to("cpu").eval()
+
+
+def _device(torch: Any) -> Any:
+    """A GPU, where one can be used: within a limit on address space (``train_memory_bytes``) it may be there and not be usable."""
+    if torch.cuda.is_available():
+        try:
+            return torch.zeros(1, device="cuda").device
+        except RuntimeError as error:
+            log.warning("the network is trained without the GPU: %s", error)
+    return torch.device("cpu")
 
 
 def _exported(torch: Any, network: Any) -> bytes:

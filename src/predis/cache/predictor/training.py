@@ -31,6 +31,7 @@ from predis.cache.predictor.learned import Followers, Improved, Past, Played, im
 from predis.cache.predictor.recorded import LEAST_ROWS, brief
 from predis.cache.predictor.tables import Tables
 from predis.cache.predictor.templates import Parsed, TemplateRules
+from predis.cache.predictor.versions import MOST_LOADS
 from predis.cache.simulator.counts import Counts
 from predis.cache.simulator.policies.lru import LRU
 from predis.cache.simulator.policies.s3fifo import S3FIFO
@@ -177,7 +178,8 @@ def _improved(
         return "" if source is None else source.matched.template
 
     past = Past(older, setup=replace(setup, capacity=_slots(older)), template=template)
-    return improved_by(models, tables.followers, past=past, play=play)
+    most = MOST_LOADS * replay(newest, LRU(setup.capacity)).misses
+    return improved_by(models, tables.followers, past=past, play=play, most_loads=most)
 
 
 def _followers(ensemble: Ensemble) -> Iterator[tuple[bytes, tuple[bytes, ...]]]:

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 TENANT, MODEL, FORMAT, FILE = DEFAULT_TENANT, "cache-predictor", "cache-tables", "tables.json.zst"
 CHAMPION, CHALLENGER = "champion", "challenger"
+MOST_LOADS = 1.1  # of the sources, in LRU's: a version that would take more is not tried
 _SIGNATURE = Signature((Field("key", "BYTES"),), (Field("next", "BYTES"),), "next")
 
 

@@ -15,12 +15,13 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from predis.errors import InvalidSetting, MissingExtra
+from predis.errors import MissingExtra
 from predis.metrics import NOTHING, Metrics
 from predis.telemetry import redact
-from predis.valkeys import Watched
+from predis.valkeys import Watched, as_redis
 
 if TYPE_CHECKING:
     from redis.asyncio.connection import AbstractConnection
@@ -52,7 +53,9 @@ class Valkey:
     def __init__(
         self, url: str, *, timeout_s: float = 0.005, pause_s: float = 1.0, metrics: Metrics = NOTHING
     ) -> None:
-        self._connection = _connection_maker(url)
+        _check(url)
+        self._place = url
+        self._connection: Callable[[], AbstractConnection] | None = None
         self._url = redact(url)
         self._timeout_s = timeout_s
         self._pause_s = pause_s
@@ -103,10 +106,15 @@ class Valkey:
             self._work.set()  # asyncio.wait_for, which the client library uses, may lose a cancellation (until Python 3.12)
             await asyncio.gather(self._task, return_exceptions=True)
 
+    def _connected(self) -> AbstractConnection:
+        if self._connection is None:
+            self._connection = _connection_maker(self._place)
+        return self._connection()
+
     async def _run(self) -> None:
         """Connect, serve until something fails, pause, and again."""
         while not self._closed:
-            connection = self._connection()
+            connection = self._connected()
             try:
                 async with asyncio.timeout(_HUNG_S):
                     await connection.connect()  # type: ignore[no-untyped-call]
@@ -215,22 +223,28 @@ def _name(key: bytes) -> bytes:
     return PREFIX + key.hex().encode()
 
 
+def _check(url: str) -> None:
+    """Find out what is wrong now: the package itself, which takes its time, is imported with the first look."""
+    if find_spec("redis") is None:
+        raise MissingExtra.of("redis", "cache")
+    Watched.of(url) if Watched.is_url(url) else as_redis(url)
+
+
 def _connection_maker(url: str) -> Callable[[], AbstractConnection]:
-    try:
-        from redis.asyncio.connection import ConnectionPool
-        from redis.asyncio.retry import Retry
-        from redis.backoff import NoBackoff
-    except ImportError:
-        raise MissingExtra.of("redis", "cache") from None
-    try:
-        if Watched.is_url(url):
-            return _master_maker(Watched.of(url))
-        # RESP2, as a server before Redis 6 does not know the other. No second try and no limits of time: the loop above has its own.
-        pool = ConnectionPool.from_url(
-            url, protocol=2, retry=Retry(NoBackoff(), 0), socket_timeout=None, socket_connect_timeout=None
-        )
-    except ValueError as error:
-        raise InvalidSetting(f"valkey_url {redact(url)!r} cannot be used: {error}") from None
+    from redis.asyncio.connection import ConnectionPool
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+
+    if Watched.is_url(url):
+        return _master_maker(Watched.of(url))
+    # RESP2, as a server before Redis 6 does not know the other. No second try and no limits of time: the loop above has its own.
+    pool = ConnectionPool.from_url(
+        as_redis(url),
+        protocol=2,
+        retry=Retry(NoBackoff(), 0),
+        socket_timeout=None,
+        socket_connect_timeout=None,
+    )
     return pool.make_connection
 
 
