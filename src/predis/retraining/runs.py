@@ -138,6 +138,8 @@ class Retrainings:
         try:
             if self._wanted(tenant, name, kind=kind):
                 self.start(tenant, name, trigger=kind, actor=f"alert {alert}")
+        except Conflict:
+            log.debug("alert %d: another was faster to renew %r", alert, name)
         except PredisError as error:
             if self._complaints.get(alert) != error.message:  # an alert that lasts asks every second
                 log.warning("alert %d could not start a retraining: %s", alert, error)

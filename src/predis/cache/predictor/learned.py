@@ -127,9 +127,10 @@ def improved_by(
 
 
 def adds(before: Played, after: Played) -> bool:
-    """Whether the misses spared are worth the loads it takes, by more than the reads that changed would make up by chance."""
-    changed = int((before.missed != after.missed).sum())
-    gain = before.spared(after) - Tuning().price * (after.loads - before.loads)
+    """Whether the misses spared are worth the loads it takes, by more than chance makes of as many changes."""
+    loads = after.loads - before.loads
+    changed = int((before.missed != after.missed).sum()) + abs(loads)
+    gain = before.spared(after) - Tuning().price * loads
     return bool(gain > _SURE * changed**0.5)
 
 

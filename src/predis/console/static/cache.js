@@ -79,7 +79,9 @@ export function bytes(count) {
 
 function whatIf({ curves }, view) {
   const told = Object.keys(curves.policies).length > 0 && curves.sampled_reads >= LEAST_READS;
-  const note = told ? `from ${short(curves.sampled_reads)} reads of ${short(curves.sampled_keys)} keys` : null;
+  // After a restart of the learner the counts are there, and the keys are found anew.
+  const keys = told && curves.sampled_keys ? ` of ${short(curves.sampled_keys)} keys` : "";
+  const note = told ? `from ${short(curves.sampled_reads)} reads${keys}` : null;
   return panel("What if the cache were larger, smaller, or chose otherwise?", { name: "what-if", note },
     told
       ? [
