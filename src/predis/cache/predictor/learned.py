@@ -44,12 +44,8 @@ _EPOCHS, _SHOWN = 4, 100_000  # the network sees each read so often at least, an
 _ROWS = 4_096  # features are computed for at once
 _ROUNDING_S = 1e-9
 _SURE = 2.0  # standard errors
-_PRICES = (
-    Tuning().price,
-    1.0,
-    1.5,
-    2.5,
-)  # of a wasted load, in misses spared: with the last, seven of ten must be right
+# Of a wasted load, in misses spared; with the last, seven of ten must be right.
+_PRICES = (Tuning().price, 1.0, 1.5, 2.5)
 
 Followers = Mapping[bytes, tuple[bytes, ...]]
 AtPrice = Callable[[float], Followers]
@@ -79,8 +75,8 @@ class Improved(NamedTuple):
     """
 
     followers: Followers
-    metrics: Mapping[str, float] = {}
-    told: Mapping[str, str] = {}
+    metrics: Mapping[str, float]
+    told: Mapping[str, str]
 
 
 def improved_by(
@@ -308,4 +304,4 @@ def _paying(chances: Mapping[bytes, float], *, price: float) -> list[bytes]:
     return [key for (key, _), good in zip(ranked, pays.tolist(), strict=True) if good]
 
 
-_BY: Mapping[str, Callable[[Past, Followers], AtPrice]] = {"boosting": by_boosting, "lstm": by_lstm}
+_BY: dict[str, Callable[[Past, Followers], AtPrice]] = {"boosting": by_boosting, "lstm": by_lstm}
