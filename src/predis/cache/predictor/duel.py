@@ -52,7 +52,7 @@ class Duel(Policy):
         self.leader = self.shadows[0]
         self.lru = self.shadows[-1]
         self.reserve: OrderedDict[Key, None] = OrderedDict()
-        self.demand: set[Key] = set()
+        self.demand: dict[Key, None] = {}  # in an order that does not hang on hashes
         self.needed = False
         self.lru_missed = False
         self.slot = 0.0
@@ -123,7 +123,7 @@ class Duel(Policy):
         """A key of the reserve is expected no longer: it is the next to leave."""
         if key in self.reserve:
             del self.reserve[key]
-            self.demand.add(key)
+            self.demand[key] = None
             self._stale.appendleft(key)
             self._resize()
 
@@ -137,7 +137,7 @@ class Duel(Policy):
             victims.popitem(last=False)
 
     def _own(self, key: Key) -> None:
-        self.demand.add(key)
+        self.demand[key] = None
         if key not in self.leader:
             self._stale.append(key)
 
@@ -166,7 +166,7 @@ class Duel(Policy):
             key = stale.popleft()
             if key not in demand or key in leader:
                 continue
-            demand.discard(key)
+            del demand[key]
             if len(self.reserve) < self.room and self.keep(key):
                 self.reserve[key] = None
                 self._resize()
@@ -188,6 +188,4 @@ class Duel(Policy):
         self.leader = self.shadows[best]
         leader = self.leader
         self._resize()
-        self._stale = deque(
-            key for key in self.demand if key not in leader
-        )  # oldest first would need their ages; any order will do
+        self._stale = deque(key for key in self.demand if key not in leader)  # those that came first go first
