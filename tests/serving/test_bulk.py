@@ -107,6 +107,8 @@ class TestDocuments:
             b'\xef\xbb\xbf{"inputs": []}',
             b'{"inputs": [], "inputs": [1]}',
             b'{"inputs": [{"data": [1], "data": [2]}]}',
+            b'{"inputs": [], "a\\u0000b": 1}',
+            b'{"inputs": [{"a": 1, "a\\u0000": 2}]}',
             b'{"inputs": [], "a": %b1%b}' % (b"[" * 1022, b"]" * 1022),
             b'{"inputs": [' + b"[" * 1030 + b"]" * 1030 + b"]}",
         ],

@@ -56,15 +56,15 @@ def _parts(document: Any) -> dict[str, Any]:
     """An object's members, none of them turned into Python yet.
 
     Raises:
-        ValueError: more of them than can be looked up one by one, or two of one name, of which simdjson finds the first and others the
-            last.
+        ValueError: more of them than can be looked up one by one, one with a NUL, at which simdjson ends a name when it looks for it, or
+            two of one name, of which it finds the first and others the last.
     """
-    if len(document) > _MOST_NAMES:
-        raise ValueError("too many names")
-    found = {name: document[name] for name in document}
-    if len(found) != len(document):
+    names = list(document)
+    if len(names) > _MOST_NAMES or any("\0" in name for name in names):
+        raise ValueError("names that cannot be looked up")
+    if len(set(names)) != len(names):
         raise ValueError("a name stands twice")
-    return found
+    return {name: document[name] for name in names}
 
 
 def _tensor(tensor: Any) -> Any:
