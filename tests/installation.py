@@ -19,7 +19,7 @@ from predis.settings import Settings
 from predis.supervisor import Supervisor
 from tests import toys
 
-PATIENCE_S = 30.0
+PATIENCE_S = 90.0
 
 
 class Installation:

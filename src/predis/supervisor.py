@@ -25,7 +25,7 @@ from dataclasses import dataclass, field, fields
 from importlib import import_module
 
 from predis import telemetry
-from predis.app.cache import cache_missing, has_learner, run_cache, run_learner, run_valkey
+from predis.app.cache import cache_missing, run_cache, run_learner, run_valkey
 from predis.app.serve import check_port, run_control, run_serving
 from predis.errors import HomeInUse, InvalidInput, PredisError, SetupError, UnsafeBind
 from predis.settings import ENV_PREFIX, Settings, load
@@ -186,7 +186,7 @@ def cache_children(settings: Settings) -> list[Child]:
         return []
     workers = [Child(f"cache-{i}", ["cache", str(i)]) for i in range(settings.cache_workers)]
     valkey = [] if settings.valkey_url else [Child("valkey", ["valkey"])]
-    return [*valkey, *workers, *([Child("learner", ["learner"])] if has_learner() else [])]
+    return [*valkey, *workers, Child("learner", ["learner"])]
 
 
 def environment(settings: Settings) -> dict[str, str]:

@@ -14,7 +14,6 @@ import sys
 import threading
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.util import find_spec
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -234,10 +233,6 @@ def _connected(settings: Settings) -> socket.socket:
 def is_cache_ready(settings: Settings) -> bool:
     """Whether the gateway answers and its Valkey does, as far as somebody without a key is told. True where there is no gateway."""
     return bool(cache_missing(settings)) or ask_cache(settings, b"PING\r\n").startswith((b"+", b"-NOAUTH"))
-
-
-def has_learner() -> bool:
-    return find_spec("predis.app.learner") is not None
 
 
 def run_learner(settings: Settings) -> None:
