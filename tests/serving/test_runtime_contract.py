@@ -243,13 +243,18 @@ def test_unloading_gives_the_memory_back(name: str) -> None:
         runtimes.run(runtime, inputs)
         runtime.close()
 
+    def grown() -> int:
+        before = _resident_bytes()
+        for _use in range(50):
+            use()
+        return _resident_bytes() - before
+
     for _warm in range(5):
         use()
-    before = _resident_bytes()
-    for _use in range(50):
-        use()
-    grown = _resident_bytes() - before
-    assert grown < 12_000_000, f"{grown / 50e3:.0f} kB each time"
+    found = grown()
+    if found >= 12_000_000:  # what is lost is lost each time; what an allocator keeps, it keeps once
+        found = grown()
+    assert found < 12_000_000, f"{found / 50e3:.0f} kB each time"
 
 
 def _resident_bytes() -> int:
