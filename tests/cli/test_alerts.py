@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-from click.testing import CliRunner
 
-from predis import Client
-from predis.app.control import control_app
-from predis.cli import main
 from predis.clock import ManualClock
-from predis.errors import PredisError, all_errors
 from predis.state import Database
 from tests import toys
+from tests.cli.asking import Run, commands
 from tests.monitoring.alerting.receivers import Receiver
 from tests.monitoring.alerting.worlds import SECRET, finding
 from tests.toys import ENDPOINT, TENANT, Installation
 
 pytestmark = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-Run = Callable[..., str]
 
 
 @pytest.fixture
@@ -37,31 +30,7 @@ def installation(database: Database, home: Path, clock: ManualClock) -> Iterator
 
 @pytest.fixture
 def run(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs ``predis ...``; what it says. ``code``: with which status it ends."""
-    app = control_app(installation.platform, run_loops=False)
-
-    def once(
-        _client: Client, _server: Any, method: str, *, path: str, body: Any = None, size: int = 0
-    ) -> Any:
-        async def send() -> httpx.Response:
-            transport = httpx.ASGITransport(app)
-            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as http:
-                return await http.request(method, path, content=body)
-
-        answer = asyncio.run(send())
-        document = answer.json() if answer.content else {}
-        if not answer.is_success:
-            raise all_errors().get(document["code"], PredisError)(document["error"])
-        return document
-
-    monkeypatch.setattr(Client, "_once", once)
-
-    def call(*words: str, code: int = 0) -> str:
-        shown = CliRunner().invoke(main, [*words], env={"COLUMNS": "240"})
-        assert shown.exit_code == code, shown.output
-        return shown.output
-
-    return call
+    return commands(installation, monkeypatch)
 
 
 def add(run: Run, receiver: Receiver, *more: str) -> str:

@@ -2,66 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
-from click.testing import CliRunner
 
-from predis import Client
-from predis.app.control import control_app
-from predis.cli import main
 from predis.cli.provenance import git_revision, parameters_of
 from predis.cli.upkeep import seconds_of
 from predis.clock import ManualClock
-from predis.errors import InvalidInput, PredisError, all_errors
+from predis.errors import InvalidInput
 from predis.state import Database
 from tests import toys
+from tests.cli.asking import Run, commands
 
 pytestmark = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-Run = Callable[..., str]
 
 
 @pytest.fixture
 def run(
     database: Database, home: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[Run]:
-    """Runs ``predis model ...`` in an empty folder; what it says. ``fails``: the code of the error it must end with."""
+    """Of an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.txt").write_bytes(toys.booster())
+    (tmp_path / "other.txt").write_bytes(toys.booster("z"))
     with toys.installed(database, home, clock) as installation:
-        app = control_app(installation.platform, run_loops=False)
-
-        def once(
-            _client: Client, _server: Any, method: str, *, path: str, body: Any = None, size: int = 0
-        ) -> Any:
-            async def send() -> httpx.Response:
-                content = body if body is None or isinstance(body, bytes) else body.read()
-                transport = httpx.ASGITransport(app)
-                async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as http:
-                    return await http.request(method, path, content=content)
-
-            answer = asyncio.run(send())
-            document = answer.json() if answer.content else {}
-            if not answer.is_success:
-                raise all_errors().get(document["code"], PredisError)(document["error"])
-            return document
-
-        monkeypatch.setattr(Client, "_once", once)
-        monkeypatch.chdir(tmp_path)
-        (tmp_path / "model.txt").write_bytes(toys.booster())
-        (tmp_path / "other.txt").write_bytes(toys.booster("z"))
-
-        def call(*words: str, fails: str = "") -> str:
-            shown = CliRunner().invoke(main, ["model", *words], env={"COLUMNS": "200"})
-            assert (shown.exit_code != 0) == bool(fails), shown.output
-            assert not fails or f"[{fails}]" in shown.output
-            return shown.output
-
-        yield call
+        yield commands(installation, monkeypatch, "model")
 
 
 def test_from_key_to_demand(run: Run, tmp_path: Path) -> None:

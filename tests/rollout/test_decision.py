@@ -33,7 +33,8 @@ class Walk(RuleBasedStateMachine):
 
     @initialize(plan=PLANS, has_baseline=st.booleans(), where=st.booleans())
     def begin(self, plan: Plan, has_baseline: bool, where: bool) -> None:
-        self.plan = replace(plan, where=WHERE) if where and has_baseline else plan
+        of_segment = where and has_baseline and plan.strategy != "shadow"
+        self.plan = replace(plan, where=WHERE) if of_segment else plan
         self.now = 1_000 * SECOND
         self.base = Split(
             {BASELINE: 1.0} if has_baseline else {}, shadows={OTHER: 0.5} if has_baseline else {}

@@ -11,6 +11,7 @@ import asyncio
 import itertools
 import math
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
 
@@ -23,7 +24,7 @@ _REOPEN_S = 0.05
 _SWEEP_S = 0.1
 
 
-class Generator:
+class Generator(ABC):
     """What both loops share: connections that are opened again when they end, time limits, and the end.
 
     Args:
@@ -55,9 +56,9 @@ class Generator:
             self.give_up(time.perf_counter() - self._load.timeout_s)
         self.finish()
 
+    @abstractmethod
     def begin(self) -> None:
         """Start to send."""
-        raise NotImplementedError
 
     def in_flight(self) -> int:
         """Requests that are asked and not answered."""
@@ -83,8 +84,8 @@ class Generator:
     def opened(self, connection: Connection) -> None:
         self._connections.add(connection)
 
-    def answered(self, connection: Connection, error: str, *, body: bytes) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def answered(self, connection: Connection, error: str, *, body: bytes) -> None: ...
 
     def broken(self, connection: Connection, reason: str) -> None:
         self._connections.discard(connection)

@@ -18,6 +18,7 @@ import lzma
 import math
 import pickle
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, BinaryIO, ClassVar
 
@@ -107,7 +108,7 @@ class _JoblibArray:
 _Unpickler: Any = pickle._Unpickler
 
 
-class _Reader(_Unpickler):  # type: ignore[misc]  # typeshed knows the C form only
+class _Reader(_Unpickler, ABC):  # type: ignore[misc]  # typeshed knows the C form only
     """What both readers do alike: the steps that are narrowed, and joblib's arrays.
 
     ``named`` holds what was found under each name, also by readers of pickles within.
@@ -138,13 +139,13 @@ class _Reader(_Unpickler):  # type: ignore[misc]  # typeshed knows the C form on
 
     dispatch[pickle.BUILD[0]] = load_build
 
+    @abstractmethod
     def resolve(self, module: str, name: str) -> Any:
         """What stands for a name."""
-        raise NotImplementedError
 
+    @abstractmethod
     def array(self, found: _JoblibArray) -> Any:
         """What stands for an array; leaves the file behind its bytes."""
-        raise NotImplementedError
 
     def nested(self) -> Any:
         """What a pickle within stands for: an array of objects."""
