@@ -21,9 +21,9 @@ class _Probe(Generator):
         super().__init__(target, load, recorder=Recorder())
         self.answer: asyncio.Future[tuple[str, bytes]] = asyncio.get_running_loop().create_future()
 
-    def opened(self, connection: Connection) -> None:
-        super().opened(connection)
-        connection.send(next(self._requests), time.perf_counter())
+    def begin(self) -> None:
+        for connection in self._connections:
+            connection.send(next(self._requests), time.perf_counter())
 
     def answered(self, connection: Connection, error: str, *, body: bytes) -> None:
         self.answer.set_result((error, body))
@@ -58,6 +58,7 @@ async def _ask(target: Target, timeout_s: float) -> tuple[str, bytes]:
     address = f"{target.host}:{target.port}"
     try:
         await probe.connect()
+        probe.begin()
         return await asyncio.wait_for(probe.answer, timeout_s)
     except TimeoutError:
         raise Unreachable(f"no answer from {address} within {timeout_s:g} s") from None
