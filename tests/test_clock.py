@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from predis.clock import NANOSECONDS, ManualClock, SystemClock, iso, parse_moment
+from predis.clock import NANOSECONDS, ManualClock, SystemClock, iso, parse_moment, parse_since
 from predis.errors import InvalidInput
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -70,6 +70,14 @@ def test_no_moment(value: Any) -> None:
 )
 def test_the_forms_of_a_text(text: str) -> None:
     assert parse_moment(text, where="at") == 1_364_792_400 * NANOSECONDS
+
+
+def test_since_is_a_span_ago_or_a_moment() -> None:
+    now = 1_700_000_000 * NANOSECONDS
+    assert parse_since("7d", now=now) == now - 7 * 86_400 * NANOSECONDS
+    assert parse_since(" 30m ", now=now) == now - 1_800 * NANOSECONDS
+    assert parse_since("1970-01-01T00:01:00Z", now=now) == 60 * NANOSECONDS
+    assert parse_since("999999w", now=now) == 0
 
 
 def test_iso_never_names_a_second_that_has_not_come() -> None:

@@ -48,6 +48,12 @@ def test_a_message_is_one_line_and_survives_pickling(cls: type[PredisError]) -> 
     assert str(error) == error.message == "the file is not here"
 
 
+def test_what_else_stands_in_args_is_not_for_people() -> None:
+    error = errors.Unreachable("no answer")
+    error.args = ("no answer", "unsent")
+    assert str(error) == "no answer"
+
+
 def test_a_missing_extra_says_how_to_install_it() -> None:
     error = errors.MissingExtra.of("lightgbm", "lightgbm")
     assert "pip install 'predis[lightgbm]'" in error.message

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from predis import settings as predis_settings
-from predis.app.control import Platform
+from predis.app.platform import Platform
 from predis.clock import ManualClock
 from predis.registry import Field, Registration, Signature
 from predis.registry.columns import encode_table

@@ -7,30 +7,19 @@ connect from several addresses of loopback: one address has some 28,000 ports.
 from __future__ import annotations
 
 import multiprocessing as mp
-import os
 import resource
 import socket
 import statistics
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from bench.cache.processes import calm, files, resident
 from predis.cache.resp import command
 
 HELD_EACH = 10_000  # connections of one client process
 _WORKING, _ROUNDS, _SENDING = 50, 9, 1_000
 _PATIENCE_S = 30.0
-_SETTLING_S = 3.0  # what a worker opens late: the connections of its own, what foretells
-
-
-def resident(pids: Sequence[int]) -> int:
-    page = os.sysconf("SC_PAGE_SIZE")
-    return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * page for pid in pids)
-
-
-def files(pids: Sequence[int]) -> int:
-    return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids)
 
 
 def hold(port: int, count: int, *, source: str, ready: Any, end: Any) -> None:
@@ -63,7 +52,7 @@ def crowd(port: int, pids: Sequence[int], idle: int) -> dict[str, Any]:
     Args:
         pids: of the workers that share the port.
     """
-    time.sleep(_SETTLING_S)
+    calm(pids)
     at_rest = files(pids)
     made = [socket.create_connection(("127.0.0.1", port), 20) for _ in range(_WORKING)]
     together(made, 100)

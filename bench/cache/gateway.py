@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.cache.crowd import crowd, refusal
+from bench.cache.processes import calm, cpu_s, listens
 from predis.cache.resp import Replies, command
 from tests.cache.gateways import wait_until
 from tests.conftest import migrate
@@ -43,12 +44,6 @@ statement = 'SELECT 1 AS id WHERE 1 IN :id'
 _MOST_ADDED_US, _LEAST_PIPELINED, _CONNECTIONS = 50, 100_000, 50_000
 _EACH = 2_000  # lone commands of a round
 _WORKERS, _REFUSING_ABOVE = 6, 100
-
-
-def cpu_s(pid: int) -> float:
-    """CPU seconds of a process."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
 
 def connect(address: str | int) -> socket.socket:
@@ -238,15 +233,6 @@ class Rig:
         return port, pids
 
 
-def listens(pid: int, port: int) -> bool:
-    """Whether a process has a socket that listens on the port."""
-    rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
-    inodes = {f"socket:[{row[9]}]" for row in rows if row[3] == "0A" and int(row[1][-4:], 16) == port}
-    with suppress(OSError):
-        return any(os.readlink(file) in inodes for file in Path(f"/proc/{pid}/fd").iterdir())
-    return False
-
-
 def measure(rig: Rig, *, rounds: int, idle: int) -> dict[str, Any]:
     other = _SOURCES.format(name="others", pattern="other:{id:int}")
     match = _SOURCES.format(name="hits", pattern="hit:{id:int}")
@@ -269,7 +255,7 @@ def measure(rig: Rig, *, rounds: int, idle: int) -> dict[str, Any]:
         "gateway with a source that does not match": one("other", other),
         "gateway with a source that matches, hit": one("match", match, key="hit of a source"),
     }
-    time.sleep(2.0)  # their first looks, and what they import late
+    calm([pid for _, pid, _ in kinds.values()])
     found = lone_commands(rig.port, kinds, rounds)
     before = cpu_s(plain[1])
     time.sleep(3.0)

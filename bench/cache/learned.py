@@ -1,6 +1,7 @@
 """What boosted confidence and an LSTM add to prefetching by tables alone, trace by trace.
 
     python -m bench.cache.learned FOLDER --out bench/results/NAME.json --plot docs/explanation/images/learned.svg
+    python -m bench.cache.learned versions FOLDER --out bench/results/NAME.json     what they add to a version's tables
 
 FOLDER holds NAME.parquet files. Of each trace the first requests are taken (``--requests``). The second half is what is counted. It falls
 into stretches (``--trainings``); before each, everything is trained anew on the latest requests that are over, at most as many as ``LEARN``
@@ -18,6 +19,9 @@ Then the question that decides the default: ``predis`` is that predictor itself 
 ``predis+boosting`` and ``predis+lstm`` ask beside it for what the models name, both trained on what *it* misses. Differences have a 95%
 interval (Student's t) over blocks of 1,000 requests. What a computation takes is processor time of one thread: other work on the machine
 does not count.
+
+``versions`` asks it of the training of a version (``training.train``): each trace is written down as the learner writes reads, one each
+millisecond where the trace does not go by its clock, and trained on with no model, with each, and with both.
 """
 
 from __future__ import annotations
@@ -30,16 +34,19 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from scipy.stats import t as student
 
-from predis.cache.predictor import boosting, lstm, next_keys
+from bench.cache.simulator import BY_CLOCK, first_of
+from predis.cache.predictor import boosting, lstm, next_keys, recorded, training
 from predis.cache.predictor.boosting import Confidence, Isotonic, reliability, worth_it
 from predis.cache.predictor.ensemble import Ensemble
 from predis.cache.predictor.features.batch import Batch, Shapes
@@ -57,12 +64,13 @@ from predis.cache.simulator.trace import Trace, read
 from predis.errors import InvalidInput
 
 TRACES = ("orm_busy", "lirs_sprite", "llm_kv_synthetic", "nasa_http", "twitter_c52_a")
-BY_CLOCK = {"nasa_http": "5ms"}
 REVIEW = 1_024  # requests
 LATER = 0.3
 BLOCK = 1_000
-BATCH = 4_096
 LEARN = {"candidates": 200_000, "reads": 60_000}  # that one training is given at most, the latest
+MODELS: tuple[tuple[str, ...], ...] = ((), ("boosting",), ("lstm",), ("boosting", "lstm"))
+PATTERN = ("k:{n:path}", "default")  # that all keys of a trace are written under
+REQUEST_S = 0.001
 
 
 class Counted(Prefetcher):
@@ -232,14 +240,8 @@ class Case:
     def __init__(self, path: Path, requests: int, *, trainings: int) -> None:
         whole = read(path)
         self.whole = len(whole)
-        count = min(requests, len(whole))
-
-        def cut(column: Any) -> Any:
-            return None if column is None else column[:count]
-
-        self.trace = Trace(
-            whole.keys.slice(0, count), name=whole.name, ts=cut(whole.ts), sizes=cut(whole.sizes), clients=cut(whole.clients)
-        )  # fmt: skip
+        self.trace = first_of(whole, requests)
+        count = len(self.trace)
         self.count, self.half = count, count // 2
         ends = np.linspace(self.half, count, trainings + 1).astype(int).tolist()
         self.stretches = [Stretch(*pair) for pair in itertools.pairwise(ends)]
@@ -256,7 +258,7 @@ class Case:
         )
         requests_at = np.arange(count)
         if self.delay.seconds:
-            self.ready = np.searchsorted(self.trace.ts, self.trace.ts + self.delay.seconds - 1e-9)
+            self.ready = np.searchsorted(self.trace.ts, self.trace.ts + self.delay.wait)
             self.ready = np.maximum(self.ready, requests_at + 1)
         else:
             self.ready = requests_at + self.delay.requests + 1
@@ -344,7 +346,7 @@ class Proposed:
 def propose(case: Case) -> tuple[Proposed, float]:
     """The tables' candidates, and the microseconds that the features of a row took."""
     timed = case.delay.seconds > 0
-    proposer = Proposer(case.delay.seconds - 1e-9 if timed else case.delay.requests + 1.0)
+    proposer = Proposer(case.delay.wait)
     rows, keys, columns, shares = [], [], [], []
     moments = case.trace.ts.tolist() if timed else [float(i) for i in range(case.count)]
     reads = zip(case.codes.tolist(), moments, case.clients.tolist(), case.missed.tolist(), strict=True)
@@ -365,13 +367,9 @@ def featured(case: Case, rows: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray
     template_of = np.zeros(int(case.codes.max()) + 1, np.int64)
     template_of[case.codes] = case.templates()
     batch = case.batch().with_questions(rows, keys, templates=template_of[keys])
-    features, found = Features(), []
     began = time.process_time()
-    for start in range(0, len(batch), BATCH):
-        part = slice(start, start + BATCH)
-        cut = Batch(*(getattr(batch, field.name)[part] for field in fields(Batch)))
-        found.append(features.take(cut)[~cut.learn])
-    return np.concatenate(found), (time.process_time() - began) / len(batch) * 1e6
+    found = Features().answers(batch)
+    return found, (time.process_time() - began) / len(batch) * 1e6
 
 
 def by_tables(case: Case, proposed: Proposed) -> Candidates:
@@ -545,6 +543,40 @@ def measured(path: Path, requests: int, *, trainings: int) -> dict[str, Any]:
     return told
 
 
+def versions(path: Path, requests: int) -> dict[str, Any]:
+    """What the training of a version makes of a trace: the simulator's report, what became of each model, and how long it took."""
+    trace = first_of(read(path), requests)
+    delay = Delay.parse(BY_CLOCK.get(trace.name, "10"))
+    runs: dict[str, Any] = {}
+    with TemporaryDirectory() as folder:
+        pq.write_table(as_recorded(trace, by_clock=delay.seconds > 0), Path(folder, "accesses-1.parquet"))
+        for models in MODELS:
+            delay_s = delay.seconds or delay.wait * REQUEST_S
+            table = recorded.gather(Path(folder), [PATTERN], delay_s=delay_s, models=models)
+            began = time.process_time()
+            version = training.train(table)
+            runs["+".join(models) or "tables"] = {
+                **version.metrics, "models": version.lineage["models"], "cpu_s": round(time.process_time() - began, 1),
+            }  # fmt: skip
+    cpu_s = round(sum(run["cpu_s"] for run in runs.values()), 1)
+    return {
+        "requests": len(trace), "keys": trace.distinct, "delay": str(delay), "runs": runs, "cpu_s": cpu_s,
+    }  # fmt: skip
+
+
+def as_recorded(trace: Trace, *, by_clock: bool) -> pa.Table:
+    """A trace as the learner writes reads."""
+    count = len(trace)
+    seconds = trace.ts if by_clock else np.arange(count) * REQUEST_S
+    keys = [f"k:{str(key).replace(':', '_')}" for key in trace.keys.to_pylist()]
+    return pa.table({
+        "key": pa.array(keys, pa.large_string()),
+        "ts": pa.array(np.rint(seconds * 1e6).astype(np.int64)).cast(pa.timestamp("us", tz="UTC")),
+        "client": np.zeros(count, np.int64) if trace.clients is None else trace.clients,
+        "whole": np.ones(count, bool),
+    })  # fmt: skip
+
+
 def draw(traces: dict[str, Any], path: Path) -> None:
     """What the models change of the miss ratio, with intervals: beside tables alone, and beside the predictor that is shipped."""
     import matplotlib as mpl
@@ -587,33 +619,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("what", nargs="?", choices=["models", "versions"], default="models")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--trace", action="append")
     parser.add_argument("--requests", type=int, default=60_000)
     parser.add_argument("--trainings", type=int, default=3)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--plot", type=Path)
+    parser.add_argument("--plot", type=Path, help="of the models")
     arguments = parser.parse_args()
+    of_versions = arguments.what == "versions"
     traces: dict[str, Any] = {}
-    for name in arguments.trace or TRACES:
-        found = traces[name] = measured(
-            arguments.folder / f"{name}.parquet", arguments.requests, trainings=arguments.trainings
-        )
+    for name in arguments.trace or ((*TRACES, "web07") if of_versions else TRACES):
+        path = arguments.folder / f"{name}.parquet"
+        if of_versions:
+            found = versions(path, arguments.requests)
+        else:
+            found = measured(path, arguments.requests, trainings=arguments.trainings)
+        traces[name] = found
         ratios = "  ".join(f"{variant} {row['miss_ratio']:.4f}" for variant, row in found["runs"].items())
         print(f"{name:17} {ratios}  {found['cpu_s']:.0f} s", flush=True)
     document = {
-        "command": " ".join(["python -m bench.cache.learned FOLDER", *sys.argv[2:]]),
+        "command": " ".join(["python -m bench.cache.learned", *sys.argv[1:]]),
         "at": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
         "python": platform.python_version(),
         "gpu": lstm._torch().cuda.is_available(),
-        "learn": LEARN,
+        **({} if of_versions else {"learn": LEARN}),
         "tuning": asdict(Tuning()),
         "parameters": {"boosting": boosting._PARAMETERS, "window": next_keys.WINDOW, "classes": next_keys.CLASSES},
         "traces": traces,
     }  # fmt: skip
     if arguments.out:
         arguments.out.write_text(json.dumps(document, indent=1) + "\n")
-    if arguments.plot:
+    if arguments.plot and not of_versions:
         draw(traces, arguments.plot)
 
 

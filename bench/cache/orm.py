@@ -41,7 +41,7 @@ import pyarrow.parquet as pq
 import redis
 
 from bench.cache.orm_client import QUERY, TTL_S
-from predis.cache.foretelling import FOLDER, merged
+from predis.cache.foretelling import FOLDER, merged, statuses
 from predis.cache.predictor import published
 from predis.cache.predictor.learning import TableLearner
 from predis.cache.ring import KEY_BYTES, Flag
@@ -117,8 +117,19 @@ class Rig:
         self._straight.flushall()
 
     def loads(self) -> int:
-        """Queries that the gateways have made, by their own count."""
-        time.sleep(0.3)
+        """Queries that the gateways have made, by their own count, once that stands still."""
+        before, found = -1, self._calls()
+        while found != before:
+            time.sleep(0.3)
+            before, found = found, self._calls()
+        return found
+
+    def told(self) -> None:
+        """Wait until each gateway has told of its prefetching once more."""
+        begun = time.time()
+        wait_until(lambda: min(one["at"] for one in statuses(self.folder).values()) > begun)
+
+    def _calls(self) -> int:
         lines = exposition(self._metrics).decode().splitlines()
         counts = [line for line in lines if line.startswith("predis_source_calls_total{")]
         return round(sum(float(line.rpartition(" ")[2]) for line in counts))
@@ -246,14 +257,15 @@ def measure(given: argparse.Namespace, stack: ExitStack) -> dict[str, Any]:
                 for way in ("aside", "gateway")
             ]
             tables = teach(rig.folder / FOLDER, stretches[0], rig.source)
-            time.sleep(2.0)  # until the workers have taken them on
+            for _ in range(2):  # between two words lies a look at the tables
+                rig.told()
         order = [WAYS[(number + i) % len(WAYS)] for i in range(len(WAYS))]
         for way in order:
             rows.append(
                 read(rig, clients, way, workload="replay", parts=shares("replay", stretch, given.clients))
             )
             print(rows[-1], flush=True)
-    time.sleep(1.5)  # until the workers have told once more
+    rig.told()
     worth = merged(rig.folder).to_dict()
     rules = sorted(worth["rules"], key=lambda one: -one["given"])[:8]
     return {

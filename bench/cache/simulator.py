@@ -93,8 +93,6 @@ def line(name: str, delay: str, *, rows: dict[str, Any]) -> str:
     goal = f"{GOALS[name]:6.3f}" if name in GOALS else f"{'-':>6}"
     start = f"{name:17} {delay:>5} {four} {others} {goal}"
     ours = predis(rows)
-    if ours is None:
-        return f"{start} {'-':>6}"
     figures = " ".join(
         f"{ours[key] or 0:6.3f}" for key in ("miss_ratio", "precision", "on_time", "loads_to_lru")
     )
@@ -104,8 +102,6 @@ def line(name: str, delay: str, *, rows: dict[str, Any]) -> str:
 def faults(name: str, rows: dict[str, Any]) -> list[str]:
     """What the predictor does not reach."""
     ours = predis(rows)
-    if ours is None:
-        return ["no predictor"]
     least = min(rows[policy]["misses"] for policy in DEMAND)
     found = []
     if name in GOALS and ours["miss_ratio"] > GOALS[name]:
@@ -121,8 +117,8 @@ def faults(name: str, rows: dict[str, Any]) -> list[str]:
     return found
 
 
-def predis(rows: dict[str, Any]) -> dict[str, Any] | None:
-    return next((row for run, row in rows.items() if run.endswith("+predis")), None)
+def predis(rows: dict[str, Any]) -> dict[str, Any]:
+    return next(row for run, row in rows.items() if run.endswith("+predis"))
 
 
 def check(folder: Path, *, names: list[str]) -> None:
@@ -171,9 +167,7 @@ class Without(Ensemble):
     def __init__(self, setup: Setup, *, part: str) -> None:
         super().__init__(dataclasses.replace(setup, clients=setup.clients and part != "held"))
         self.part = part
-        if (
-            part == "look-ahead"
-        ):  # what comes next is learned, as by a Markov chain; in time or not is still judged
+        if part == "look-ahead":  # as a Markov chain learns what comes next; in time or not is still judged
             self.wait = 0.0 if self.timed else 1.0
 
     def _hear(self, source: Source, rule: int, **given: Any) -> None:
@@ -186,7 +180,7 @@ class Without(Ensemble):
 
     def _opinion(self, heard: Sequence[Heard], before: Guess | None, **given: Any) -> Opinion:
         if self.part == "mixtures":  # the surest rule alone speaks
-            heard, before = [max(heard, key=lambda one: one[1].chance)], None
+            heard, before = [max(heard, key=lambda one: one[1].true / one[1].all)], None
         return super()._opinion(heard, before, **given)
 
 
@@ -215,9 +209,9 @@ def ablation(folder: Path, *, names: list[str], requests: int) -> None:
 
 
 def first_of(trace: Trace, requests: int) -> Trace:
-    ts = None if trace.ts is None else trace.ts[:requests]
-    clients = None if trace.clients is None else trace.clients[:requests]
-    return Trace(trace.keys.slice(0, requests), name=trace.name, ts=ts, clients=clients)
+    columns = {name: getattr(trace, name) for name in ("ts", "sizes", "clients")}
+    given = {name: column[:requests] for name, column in columns.items() if column is not None}
+    return Trace(trace.keys.slice(0, requests), name=trace.name, **given)
 
 
 def main() -> None:
@@ -237,8 +231,6 @@ def main() -> None:
     elif given.what == "ablation":
         ablation(given.folder, names=given.trace or ABLATED, requests=given.requests)
     else:
-        if "predis" not in registry.PREFETCHERS:
-            print("the predictor is not registered: baselines alone")
         goals(given.folder, names=names, out=given.out, processes=given.processes)
 
 

@@ -6,6 +6,7 @@ in SQL and in Parquet. Durations are seconds as float and say so in their names 
 
 from __future__ import annotations
 
+import re
 import reprlib
 import time
 from datetime import UTC, datetime
@@ -15,6 +16,8 @@ from predis.errors import InvalidInput
 
 NANOSECONDS = 1_000_000_000
 _LATEST_NS = 2**63 - 1
+_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+_SPAN = re.compile(r"(\d{1,6})([smhdw])")
 
 
 class Clock(Protocol):
@@ -96,3 +99,23 @@ def parse_moment(value: str | float, *, where: str) -> int:
     if not 0 <= moment_ns <= _LATEST_NS:
         raise InvalidInput(f"{where} must be RFC 3339 text or seconds since 1970, got {reprlib.repr(value)}")
     return moment_ns
+
+
+def parse_since(text: str, *, now: int) -> int:
+    """When something begins, in nanoseconds: ``7d``, ``12h``, ``30m`` ago, or a moment (RFC 3339).
+
+    Raises:
+        InvalidInput: it is neither.
+
+    >>> parse_since("2m", now=200_000_000_000)
+    80000000000
+    """
+    span = _SPAN.fullmatch(text.strip())
+    if span:
+        return max(0, now - int(span[1]) * _UNITS[span[2]] * NANOSECONDS)
+    try:
+        return parse_moment(text, where="since")
+    except InvalidInput:
+        raise InvalidInput(
+            f"since is a span such as 30m, 12h or 7d, or a moment such as 2026-03-01T00:00Z, got {text!r:.80}"
+        ) from None

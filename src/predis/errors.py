@@ -55,6 +55,9 @@ class PredisError(Exception):
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
 
+    def __str__(self) -> str:
+        return self.message  # whatever else stands in args
+
     @property
     def message(self) -> str:
         return str(self.args[0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socketserver
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from predis.app import cache_checks
 from predis.app.cache import files_of, most_connections
 from predis.app.cache_checks import examine_cache
+from predis.cache.embedded import EmbeddedValkey
 from tests.cache.gateways import valkey
 from tests.installation import free_ports, settings_of
 
@@ -36,6 +39,22 @@ def test_a_gateway_that_does_not_answer_is_a_problem(tmp_path: Path) -> None:
     ok, text = rows["Valkey of the cache"]
     assert not ok
     assert str(tmp_path / "valkey" / "valkey.log") in text
+
+
+def test_a_gateway_that_lets_nobody_in_does_not_stand_for_its_valkey(tmp_path: Path) -> None:
+    class Closed(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.sendall(b"-NOAUTH Authentication required.\r\n")
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Closed) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        port = server.server_address[1]
+        assert not found(tmp_path, running=True, cache_port=port)["Valkey of the cache"][0]
+        valkey = EmbeddedValkey(settings_of(tmp_path))
+        valkey.start()
+        assert found(tmp_path, running=True, cache_port=port)["Valkey of the cache"][0]
+        valkey.stop()
+        server.shutdown()
 
 
 def test_a_valkey_by_url_is_asked(tmp_path: Path) -> None:

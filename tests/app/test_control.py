@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
-import os
 import shutil
 import sqlite3
-import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,8 @@ import pytest
 
 from predis import __version__
 from predis.app import control
-from predis.app.control import Loop, control_app
+from predis.app.control import control_app
+from predis.app.platform import Platform
 from predis.cache.predictor.tables import Tables
 from predis.clock import ManualClock, iso
 from predis.console.overview import Overview
@@ -28,6 +27,7 @@ from predis.errors import Unavailable, all_errors
 from predis.metrics import Metrics
 from predis.metrics.exposition import CONTENT_TYPE
 from predis.registry.endorsing import Subject, endorse, make_key
+from predis.retraining.store import RetrainingStore, Run
 from predis.retraining.workflow import Workflow
 from predis.state import Database
 from tests import toys
@@ -417,7 +417,7 @@ class TestMetrics:
 
     def test_control_tells_of_itself(self, installation: Installation, database: Database) -> None:
         metrics = Metrics(installation.settings.metrics_folder, "control")
-        platform = control.Platform(installation.settings, clock=installation.clock, metrics=metrics)
+        platform = Platform(installation.settings, clock=installation.clock, metrics=metrics)
         deployed(installation)
         installation.send(toys.table(5), version=1)
         platform._take_in()
@@ -576,6 +576,20 @@ class TestErrors:
         body = {"format": "lightgbm", "files": {"m": good}, "reference": digest}
         assert http.refused("POST", f"/models/{MODEL}/versions", json=body) == (400, "invalid_input")
         assert http.get("/models") == []
+
+    @pytest.mark.parametrize(
+        ("method", "path"), [("POST", "/query"), ("POST", f"/endpoints/{ENDPOINT}/feedback")]
+    )
+    def test_large_bodies(self, installation: Installation, http: Http, method: str, path: str) -> None:
+        most = installation.platform.settings.max_body_bytes
+        within = json.dumps({"sql": "x" * (most - 100)}).encode()
+        beyond = json.dumps({"sql": "x" * most}).encode()
+        assert http.refused(method, path, content=within) == (400, "invalid_input")
+        assert http.refused(method, path, content=beyond) == (413, "too_large")
+
+    def test_files_may_be_larger_than_that(self, installation: Installation, http: Http) -> None:
+        content = b"x" * (installation.platform.settings.max_body_bytes + 1)
+        assert http.ok("PUT", "/artifacts", content=content)["size_bytes"] == len(content)
 
     def test_methods(self, refusing: Http) -> None:
         assert refusing.refused("DELETE", "/models") == (405, "method_not_allowed")
@@ -780,53 +794,6 @@ class TestDocuments:
 
 
 class TestLoops:
-    def test_goes_on_after_any_error_and_stops(self, caplog: pytest.LogCaptureFixture) -> None:
-        rounds, enough = [], threading.Event()
-
-        def work() -> None:
-            rounds.append(len(rounds))
-            if len(rounds) == 1:
-                raise Unavailable("the database is away")
-            if len(rounds) == 2:
-                raise RuntimeError("what is this")
-            enough.set()
-
-        loop = Loop("ingest", 0.001, work=work)
-        with caplog.at_level(logging.WARNING, logger="predis.app.control"):
-            loop.start()
-            assert enough.wait(10)
-            loop.stop()
-        count = len(rounds)
-        assert "ingest: the database is away; trying again" in caplog.text
-        assert "ingest failed; trying again" in caplog.text
-        assert len(rounds) == count
-
-    @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no priorities of their own")
-    @pytest.mark.parametrize(("background", "lower"), [(True, 10), (False, 0)])
-    def test_what_may_wait_leaves_the_processor_to_others(self, background: bool, lower: int) -> None:
-        found: list[int] = []
-        done = threading.Event()
-
-        def work() -> None:
-            found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
-            done.set()
-
-        before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-        loop = Loop("log", 3_600.0, work=work, background=background)
-        loop.start()
-        assert done.wait(10)
-        loop.stop()
-        assert found == [min(before + lower, 19)]
-        assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
-
-    def test_a_stop_does_not_wait_for_the_period(self) -> None:
-        begun = threading.Event()
-        loop = Loop("housekeeping", 3_600.0, work=begun.set)
-        loop.start()
-        assert begun.wait(10)
-        loop.stop(timeout_s=60.0)
-        assert not loop._thread.is_alive()
-
     @only_sqlite
     def test_every_duty_once(self, installation: Installation) -> None:
         deployed(installation)
@@ -854,21 +821,40 @@ class TestLoops:
             return taken
 
         monkeypatch.setattr(ingest, "look", look)
-        app = control_app(installation.platform)
+        asyncio.run(live(control_app(installation.platform), until=counted.is_set))
 
-        async def live() -> None:
-            received = asyncio.Queue[dict[str, str]]()
-            sent = asyncio.Queue[dict[str, str]]()
-            running = asyncio.create_task(app({"type": "lifespan", "state": {}}, received.get, sent.put))
-            await received.put({"type": "lifespan.startup"})
-            assert (await sent.get())["type"] == "lifespan.startup.complete"
-            while not await asyncio.to_thread(counted.wait, 0.1):
-                pass
-            await received.put({"type": "lifespan.shutdown"})
-            assert (await sent.get())["type"] == "lifespan.shutdown.complete"
-            await running
+    @only_sqlite
+    def test_a_run_that_an_earlier_process_left_goes_on(self, installation: Installation) -> None:
+        pytest.importorskip("dbos")
+        deployed(installation)
+        store = RetrainingStore(installation.platform.database)
+        left = Run("left", TENANT, ENDPOINT, MODEL, "manual", "running", "build", {}, 1, None, None, 1, None)
+        with installation.platform.database.write() as connection:
+            store.add(connection, left)
 
-        asyncio.run(live())
+        def ended() -> bool:
+            found = store.run("left")
+            return found is not None and found.ended_at is not None
+
+        asyncio.run(live(control_app(installation.platform), until=ended))
+
+
+def waited(until: Callable[[], bool]) -> None:
+    while not until():
+        time.sleep(0.05)
+
+
+async def live(app: Any, *, until: Callable[[], bool]) -> None:
+    """An application's life: it starts, something becomes true, it ends."""
+    received = asyncio.Queue[dict[str, str]]()
+    sent = asyncio.Queue[dict[str, str]]()
+    running = asyncio.create_task(app({"type": "lifespan", "state": {}}, received.get, sent.put))
+    await received.put({"type": "lifespan.startup"})
+    assert (await sent.get())["type"] == "lifespan.startup.complete"
+    await asyncio.to_thread(waited, until)
+    await received.put({"type": "lifespan.shutdown"})
+    assert (await sent.get())["type"] == "lifespan.shutdown.complete"
+    await running
 
 
 @only_sqlite

@@ -45,7 +45,7 @@ def installation(database: Database, home: Path, clock: ManualClock) -> Iterator
     ],
 )
 def test_what_the_report_must_show(report: dict[str, float], said: str) -> None:
-    assert refusal(report).startswith(said) or said in refusal(report)
+    assert said in refusal(report)
     assert bool(refusal(report)) == bool(said)
 
 

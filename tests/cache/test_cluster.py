@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from predis.access import Keys
+from predis.cache.cluster import transport
 from predis.cache.cluster.slots import SLOTS, Redirect, slot_of
 from predis.cache.cluster.upstream import Cluster
 from predis.cache.door import Door
@@ -201,6 +202,18 @@ def test_who_does_not_read_holds_up_nobody(raw: Raw, served: Served, nodes: Node
     assert raw.ask(command(b"ECHO", b"x") * 100, 100) == bulk(b"x") * 100
     assert len(never.replies(150)) == 150 * len(bulk(bytes(1 << 20)))
     never.close()
+
+
+def test_a_command_that_has_no_end_is_not_kept(
+    raw: Raw, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "_MOST_COMMAND", 1 << 20)
+    endless = Raw(served.port)
+    with contextlib.suppress(ConnectionError):
+        endless.send(b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$%d\r\n" % (16 << 20) + bytes(8 << 20))
+    assert endless.rest() == b""
+    endless.close()
+    assert raw.ask(command(b"PING")) == b"+PONG\r\n"
 
 
 def test_whole_cluster_commands(served: Served, raw: Raw) -> None:

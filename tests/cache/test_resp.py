@@ -158,6 +158,16 @@ def test_a_promise_of_512_megabytes_costs_nothing() -> None:
     assert requests.held < 100
 
 
+def test_a_long_command_is_not_copied_with_each_of_its_pieces() -> None:
+    args = [b"RPUSH", b"list", *[b"x" * 10] * 2_000]
+    whole, requests, found = command(*args), Requests(), []
+    for at in range(0, len(whole), 50):
+        found += requests.feed(whole[at : at + 50])
+        assert len(requests._data) <= 100
+        assert requests.held == (0 if found else at + 50)
+    assert found == [(args, whole)]
+
+
 def test_a_stranger_may_send_little() -> None:
     requests = Requests()
     requests.stranger = True

@@ -76,14 +76,24 @@ class Reader:
 
 
 class Writer:
-    def __init__(self) -> None:
+    """Writes when it is let."""
+
+    def __init__(self, gate: asyncio.Event) -> None:
+        self.gate = gate
+        self.begun = 0
         self.written: list[list[bytes]] = []
+        self.dropped: list[bytes] = []
 
     async def write(self, source: Any, args: Sequence[bytes]) -> None:
+        self.begun += 1
         if args[-1] == b"refused":
             raise SourceFailed("ERR source kept: no")
         await asyncio.sleep(0)
+        await self.gate.wait()
         self.written.append(list(args))
+
+    async def drop(self, keys: Sequence[bytes]) -> None:
+        self.dropped += keys
 
 
 class Given:
@@ -108,7 +118,8 @@ def given(server: int) -> Iterator[Given]:
         async def wire() -> tuple[Reader, Writer, Link]:
             link = Link(f"redis://127.0.0.1:{server}")
             await link.ask([("FLUSHALL",)])
-            reader, writer = Reader(link), Writer()
+            reader = Reader(link)
+            writer = Writer(reader.gate)
             served.gateway.read_through(reader, writer, aside=link)  # type: ignore[arg-type]
             return reader, writer, link
 
@@ -195,6 +206,16 @@ def test_nothing_is_loaded_in_a_transaction_or_another_database(given: Given) ->
     )
 
 
+def test_a_database_that_a_transaction_selects_is_so_once_it_is_executed(given: Given) -> None:
+    client, select = given.client, command(b"MULTI") + command(b"SELECT", b"1")
+    read = command(b"GET", b"user:1")
+    assert client.ask(select + command(b"DISCARD") + read, 4).endswith(bulk(b"of user:1"))
+    refused = command(b"NOSUCH") + command(b"EXEC")
+    client.ask(select + refused, 4)
+    assert client.ask(read) == bulk(b"of user:1")
+    assert client.ask(select + command(b"EXEC") + read, 4).endswith(b"*1\r\n+OK\r\n$-1\r\n")
+
+
 def test_a_write_ends_marks_first_and_a_transaction_after(given: Given) -> None:
     other = Raw(given.direct)
     other.ask(command(b"MSET", b"mark:user:1", b"m", b"mark:user:2", b"m", b"mark:user:3", b"m"))
@@ -226,6 +247,36 @@ def test_writes_go_to_the_source_before_valkey(given: Given) -> None:
     refused = given.client.ask(command(b"MULTI") + command(b"SET", b"kept:1", b"y") + command(b"EXEC"), 3)
     assert b"-ERR source kept: what is written through" in refused
     assert b"-EXECABORT" in refused
+
+
+def test_a_gateway_that_ends_answers_what_waits_for_a_source_first(given: Given) -> None:
+    client = given.client
+    client.ask(command(b"PING"))
+    given.gate(False)
+    client.send(command(b"SET", b"kept:1", b"x") + command(b"GET", b"kept:1"))
+    wait_until(lambda: given.writer.begun)
+    given.served.call(lambda: _of(given).end())
+    given.gate(True)
+    assert client.rest() == b"+OK\r\n" + bulk(b"x")
+
+
+def test_what_is_written_for_a_client_that_is_gone_by_then_is_not_left_old_in_valkey(given: Given) -> None:
+    given.gate(False)
+    given.client.send(command(b"MSET", b"kept:1", b"x", b"other", b"y"))
+    wait_until(lambda: given.writer.begun)
+    given.served.call(lambda: _of(given).abort())
+    given.gate(True)
+    wait_until(lambda: given.writer.dropped)
+    assert given.writer.dropped == [b"kept:1"]
+
+
+def test_keys_of_a_transaction_that_is_discarded_are_forgotten(given: Given) -> None:
+    client, marked = given.client, Raw(given.direct)
+    marked.ask(command(b"SET", b"mark:user:1", b"m"))
+    client.ask(command(b"MULTI") + command(b"SET", b"user:1", b"x") + command(b"DISCARD"), 3)
+    client.ask(command(b"MULTI") + command(b"SET", b"user:2", b"x") + command(b"EXEC") + command(b"PING"), 4)
+    assert marked.ask(command(b"EXISTS", b"mark:user:1")) == b":1\r\n"
+    marked.close()
 
 
 def test_a_near_cache_is_pushed_what_was_prefetched(given: Given) -> None:
@@ -322,6 +373,24 @@ def test_long_replies_go_down_as_they_come(given: Given) -> None:
     assert client.replies(3) == bulk(big) * 2 + bulk(b"of user:2")
     client.ask(command(b"PING"))
     assert given.reader.seen_ttl == [(b"user:1", -1), (b"cart:1", None)]
+
+
+@pytest.mark.parametrize("ahead", [b"", command(b"GET", b"user:2")])
+def test_a_read_that_is_sent_again_is_answered_however_much_waits_behind_it(
+    given: Given, ahead: bytes
+) -> None:
+    """Its reply comes on the connection that is left unread while too much waits."""
+    client, big = given.client, bytes(MB // 4)
+    client.ask(command(b"SET", b"big", big))
+    given.gate(False)
+    client.send(ahead + command(b"HGET", b"cart:1", b"item") + command(b"GET", b"big") * 40)
+    wait_until(lambda: given.served.call(lambda: _of(given)._left and _of(given)._paused))
+    assert given.served.call(lambda: _of(given).answers._waiting_bytes) < 2 * MB
+    given.gate(True)
+    first = bulk(b"of user:2") if ahead else b""
+    assert client.replies(41 + bool(ahead)) == first + bulk(b"pear") + bulk(big) * 40
+    wait_until(lambda: given.served.call(lambda: not (_of(given)._left or _of(given)._paused)))
+    assert given.served.call(lambda: _of(given).answers._waiting_bytes) == 0
 
 
 def test_who_asks_more_than_is_kept_in_mind_is_not_read(

@@ -67,6 +67,26 @@ def test_an_error_is_one_line_with_its_code(home: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ('[alerts.routes.page]\nchannel = "pager"', "a route's channel is"),
+        ('[cache.sources.users]\npattern = "user:{id}"', "source 'users': kind is missing"),
+    ],
+)
+def test_what_a_role_would_refuse_of_the_file_is_said_before_any_starts(
+    home: Path, tmp_path: Path, *, text: str, fault: str
+) -> None:
+    (tmp_path / "predis.toml").write_text(text)
+    shown = runner.invoke(
+        main, ["up", "--home", str(home)], env={"PREDIS_CONFIG": str(tmp_path / "predis.toml")}
+    )
+    assert shown.exit_code == 1
+    (line,) = shown.stderr.splitlines()
+    assert fault in line
+    assert line.endswith("[invalid_setting]")
+
+
 def test_nobody_there_is_told_plainly() -> None:
     shown = runner.invoke(main, ["endpoint", "list", "--control", "http://127.0.0.1:9"])
     assert shown.exit_code == 1

@@ -70,7 +70,10 @@ class Server:
         }  # fmt: skip
         return {
             "endpoint": endpoint, "length_s": 3600.0, "windows": [shown],
-            "segments": [{"segment": "input.kind", "levels": 2, "windows": [{**shown, "level": "b"}]}],
+            "segments": [
+                {"segment": name, "levels": 2, "windows": [{**shown, "level": "b"}]}
+                for name in ("input.kind",) if asked["segment"] in ("", name)
+            ],
         }  # fmt: skip
 
 
@@ -103,6 +106,11 @@ class TestQuery:
         path = tmp_path / "found.parquet"
         assert "1 rows in" in run("query", "select 7", "--parquet", str(path)).output
         assert path.read_bytes() == b"n\n7\n"
+
+    def test_a_file_that_cannot_be_written(self, server: Server, tmp_path: Path) -> None:
+        refused = run("query", "select 7", "--parquet", str(tmp_path / "none" / "found.parquet"))
+        assert refused.exit_code == 1
+        assert "cannot be written: No such file" in refused.stderr
 
     def test_one_format(self, server: Server) -> None:
         assert run("query", "select 7", "--csv", "--json").exit_code == 2
@@ -142,6 +150,9 @@ class TestMonitor:
         assert "input.kind: 2 levels are followed" in shown
         assert "0.777" in shown
         assert json.loads(run("windows", "churn", "--json").output)["length_s"] == 3600.0
+
+    def test_windows_of_a_segment_that_is_not_followed(self, server: Server) -> None:
+        assert "No windows of the segment 'nope'" in run("windows", "churn", "--segment", "nope").output
 
     def test_why_of_nothing(self, server: Server) -> None:
         assert run("monitor", "--why").exit_code == 2

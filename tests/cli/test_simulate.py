@@ -72,6 +72,7 @@ def test_plot_and_events(trace: Path, tmp_path: Path) -> None:
         (["--delay", "soon"], "a delay is"),
         (["--policy", "mru"], "no policy 'mru'"),
         (["--bytes"], "no column 'size'"),
+        (["--plot", "p.png"], "an .html or .svg file"),
         (["--plot", "/no/such/folder/p.html", "--policy", "lru"], "cannot be written"),
     ],
 )

@@ -197,9 +197,10 @@ class TestWatched:
 
 
 @only_sqlite
-def test_an_outage_is_told_once_and_takes_nothing_from_the_error_budget(
+def test_an_outage_is_told_once_and_nothing_is_missed_where_no_rate_is_known(
     database: Database, home: Path, clock: ManualClock
 ) -> None:
+    """Not one whole minute came before it."""
     with toys.installed(database, home, clock) as found:
         found.register()
         found.create_endpoint(objectives={"availability": 0.99})

@@ -77,6 +77,17 @@ class TestAnswers:
         ((moment,),) = world.ask("select max(event_at) from predictions")["rows"]
         assert moment.endswith("+00:00")
 
+    @pytest.mark.parametrize(
+        "sql",
+        [
+            "select count(*) from predictions where event_at <= now() and received_at > now() - interval 100 years",
+            f'select count(*) from "{ENDPOINT}" where event_at <= now()',
+            "select count(*) from labels where label_event_at <= now() + interval 100 years",
+        ],
+    )
+    def test_moments_compare_with_now(self, world: World, sql: str) -> None:
+        assert world.ask(sql)["rows"] != [[0]]
+
     def test_values_that_json_lacks(self, world: World) -> None:
         sql = "select 'nan'::double, 1.5::decimal(4, 2), [1, 2], {'a': 'inf'::float}, 'x'::blob"
         assert world.ask(sql)["rows"] == [[None, 1.5, [1, 2], {"a": None}, "b'x'"]]

@@ -46,7 +46,6 @@ class TestDiagnosis:
 
     def test_what_moved_and_where_it_is_worst(self, toy: Installation) -> None:
         toy.observe(self.moved(), version=1)
-        toy.platform.log.flush()
         segments = (expression("input.kind"), expression("input.z > 1"))
         found = toy.platform.diagnosis.of(TENANT, ENDPOINT, number=1, segments=segments)
         assert (found["task"], found["rows"], found["labels"]) == ("binary", 800, 800)
@@ -64,7 +63,6 @@ class TestDiagnosis:
 
     def test_every_input_where_no_segment_is_named(self, toy: Installation) -> None:
         toy.observe(self.moved(400), version=1)
-        toy.platform.log.flush()
         found = toy.platform.diagnosis.of(TENANT, ENDPOINT, number=1)
         levels = {(each["segment"], each["level"]): each for each in found["segments"]}
         assert levels["input['kind']", "b"]["auc_high"] < 0.7

@@ -69,6 +69,13 @@ class Blocking:
 
         return self._wait(story())
 
+    def alone(self, *commands: tuple) -> list:
+        async def story() -> list:
+            async with self._client.client() as single:
+                return [await single.execute_command(*command) for command in commands]
+
+        return self._wait(story())
+
     def close(self) -> None:
         self._wait(self._client.aclose())
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -77,7 +84,7 @@ class Blocking:
 
 
 class Direct:
-    """The synchronous client, with the same two stories."""
+    """The synchronous client, with the same stories."""
 
     def __init__(self, url: str, **options: Any) -> None:
         self._client = nearcache.connect(url, **options)
@@ -95,3 +102,7 @@ class Direct:
         with self._client.pipeline() as pipe:
             pipe.watch(key)
             return [pipe.execute_command(*command) for command in commands]
+
+    def alone(self, *commands: tuple) -> list:
+        with self._client.client() as single:
+            return [single.execute_command(*command) for command in commands]

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from predis import settings
-from predis.app.control import Platform
+from predis.app.platform import Platform
 from predis.serving.store import Worker
 
 

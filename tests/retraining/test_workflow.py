@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from predis.errors import InvalidInput, Unavailable
 from predis.retraining import workflow as workflow_module
@@ -245,6 +246,20 @@ def test_a_workflow_that_is_dead_ends_its_run(world: World, monkeypatch: pytest.
     assert world.ends == []
     world.workflow.start(run)
     assert world.ends == [(run, "failed")]
+
+
+def test_a_launch_that_failed_is_tried_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dbos import DBOS
+
+    def full() -> None:
+        raise sa.exc.OperationalError("BEGIN IMMEDIATE", {}, Exception("database or disk is full"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DBOS, "launch", full)
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="disk is full"):
+                world.workflow.launch()
+    assert world.run(FakeSteps())[1] == "rolling_out"
 
 
 def test_close_without_a_start(world: World) -> None:

@@ -535,6 +535,16 @@ class TestStrategies:
         found = state(installation, rollout)
         assert (found.state, "2 workers died" in found.reason) == (State.ABORTED, True)
 
+    @only_sqlite
+    def test_workers_that_died_long_after_one_another_do_not(self, installation: Installation) -> None:
+        rollout = installation.start(2, **FAST)
+        tick(installation)
+        for name in ("serving-1", "serving-2"):
+            installation.beat(name)
+            for _ in range(140):
+                tick(installation)
+        assert state(installation, rollout).state == State.RUNNING
+
 
 # What ``_apply`` does, in order; a process may die before or after each.
 STAGES = (

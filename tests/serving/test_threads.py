@@ -83,6 +83,20 @@ def test_closing_forgets_what_has_not_begun_and_tells_of_what_has() -> None:
         pass
 
 
+def test_closing_ends_the_threads() -> None:
+    threads, gate = Threads(2, "closed"), Gate()
+    threads.submit(gate)
+    assert gate.entered.wait(30)
+    finished(threads)  # by the other one, which idles then
+    started = [thread for thread in threading.enumerate() if thread.name.startswith("closed")]
+    assert len(started) == 2
+    assert not threads.close()
+    gate.open.set()
+    for thread in started:
+        thread.join(30)
+        assert not thread.is_alive()
+
+
 def test_a_thread_that_idles_keeps_nothing_alive() -> None:
     class Model:
         def predict(self) -> None:

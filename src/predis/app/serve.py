@@ -165,7 +165,8 @@ def run_control(settings: Settings) -> None:
         PortInUse
         InvalidSetting: a route of alerts that ``predis.toml`` declares cannot be used.
     """
-    from predis.app.control import Platform, control_app
+    from predis.app.control import control_app
+    from predis.app.platform import Platform
     from predis.monitoring.alerting.declared import declared_routes
 
     where, found = section(ALERTS)

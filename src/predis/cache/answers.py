@@ -9,12 +9,14 @@ and the turn says what the client gets in place of its own.
 A turn that cannot say so yet (a value is being loaded) puts a ``Gap`` there. From then on everything for this client waits behind the gap
 until it is filled; nobody else does.
 
-What is kept is bounded. Past ``HOLD_BYTES`` behind a gap the upstream is not read any more; with ``MOST_TURNS`` turns that wait the client
-is not. Of a reply longer than ``LONG_REPLY`` the turn is asked whether its beginning is enough; if so, the rest goes on as it comes.
+What is kept is bounded. Past ``HOLD_BYTES`` behind a gap neither the upstream nor the client is read any more, but for a reply that a gap
+waits for (``Turn.fills``); with ``MOST_TURNS`` turns that wait the client is not. Of a reply longer than ``LONG_REPLY`` the turn is asked
+whether its beginning is enough; if so, the rest goes on as it comes.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 
@@ -35,18 +37,19 @@ class Gap:
         self.value: bytes | None = None
 
 
-class Turn:
+class Turn(ABC):
     """A command whose reply is not simply passed on."""
 
     __slots__ = ("ahead",)
     local = False  # whether the gateway answers it, so that no reply comes from upstream
+    fills = False  # whether its reply is what a gap waits for, so that the upstream has to be read
 
     def __init__(self) -> None:
         self.ahead = 0  # plain replies that come before it and after the turn before it
 
+    @abstractmethod
     def answer(self, reply: bytes) -> bytes | Gap:
         """What the client gets, given the reply (empty for a local turn)."""
-        raise NotImplementedError
 
     def passes(self, beginning: bytes) -> bool:
         """Whether the client gets this long reply as it is, given its beginning; asked once. If so ``answer`` is not called."""
@@ -81,7 +84,7 @@ class Answers:
 
     Args:
         write: takes bytes for the client.
-        hold: called with whether the upstream is to be left unread, because too much waits behind a gap.
+        hold: called with whether too much waits behind a gap, and whether the upstream has to be read all the same.
         crowd: called with whether the client is to be left unread, because too many of its commands wait.
     """
 
@@ -89,6 +92,7 @@ class Answers:
         "_begun",
         "_crowd",
         "_crowded",
+        "_filling",
         "_hold",
         "_judged",
         "_replies",
@@ -101,7 +105,11 @@ class Answers:
     )
 
     def __init__(
-        self, write: Callable[[bytes], None], *, hold: Callable[[bool], None], crowd: Callable[[bool], None]
+        self,
+        write: Callable[[bytes], None],
+        *,
+        hold: Callable[[bool, bool], None],
+        crowd: Callable[[bool], None],
     ) -> None:
         self._write = write
         self._hold = hold
@@ -115,6 +123,7 @@ class Answers:
         self._judged = False  # whether the turn was asked of it
         self._waiting: deque[bytes | Gap] | None = None
         self._waiting_bytes = 0
+        self._filling = 0  # turns that wait whose replies are to fill gaps
         self.plain = 0  # replies still to come after the last turn, to be passed on
         self.piped = False  # replies answer no commands any more: bytes are passed on as they come
 
@@ -132,6 +141,9 @@ class Answers:
         if len(self._turns) >= MOST_TURNS and not self._crowded:
             self._crowded = True
             self._crowd(True)
+        if turn.fills:
+            self._filling += 1
+            self._look_at_waiting()
         self._settle()
 
     def feed(self, data: bytes) -> None:
@@ -158,8 +170,7 @@ class Answers:
             return
         self._waiting.append(data)
         self._waiting_bytes += len(data)
-        if self._waiting_bytes > HOLD_BYTES:
-            self._hold(True)
+        self._look_at_waiting()
 
     def fill(self, gap: Gap, value: bytes) -> None:
         """What stands in the gap is known now; what waited behind it goes on."""
@@ -167,6 +178,7 @@ class Answers:
         waiting = self._waiting
         if waiting is None:
             return
+        self._waiting_bytes += len(value)
         ready: list[bytes] = []
         while waiting:
             first = waiting[0]
@@ -174,14 +186,16 @@ class Answers:
             if known is None:
                 break
             ready.append(known)
+            self._waiting_bytes -= len(known)
             waiting.popleft()
         if not waiting:
             self._waiting = None
+        self._look_at_waiting()
         if ready:
-            self._waiting_bytes = sum(len(data) for data in waiting if isinstance(data, bytes))
-            if self._waiting_bytes <= HOLD_BYTES:
-                self._hold(False)
             self._write(b"".join(ready))
+
+    def _look_at_waiting(self) -> None:
+        self._hold(self._waiting_bytes > HOLD_BYTES, self._filling > 0)
 
     def _cut(self, data: bytes, ends: list[int]) -> None:
         """Pass on what is plain and give each turn its reply."""
@@ -207,7 +221,9 @@ class Answers:
                 reply = b"".join(self._begun)
                 self._begun.clear()
                 self._judged = False
-                self._put(turns.popleft().answer(reply))
+                turn = turns.popleft()
+                self._filling -= turn.fills
+                self._put(turn.answer(reply))
                 self._settle()
                 kept = end
                 if self.piped:
@@ -258,8 +274,6 @@ class Answers:
         if isinstance(answer, bytes):
             if answer:
                 self.send(answer)
-        elif answer.value is not None:
-            self.send(answer.value)
         else:
             if self._waiting is None:
                 self._waiting = deque()

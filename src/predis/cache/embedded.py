@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import hashlib
 import os
+import re
 import resource
 import signal
 import socket
@@ -33,6 +34,7 @@ _LONGEST_LOG, _LAST_WORDS = 1 << 20, 1_000  # bytes
 # Replies that a client has not taken count as data: without a limit, one that asks and never reads has all keys evicted. They may be
 # half of it, and at any rate this much.
 _LEAST_REPLIES = 64 << 20
+_OF_ITS_FILE = re.compile("append.?only file|aof", re.IGNORECASE)  # what it says where that is damaged
 _CONFIG = """\
 port 0
 unixsocket "{socket}"
@@ -74,6 +76,11 @@ def url_of(settings: Settings) -> str:
     if settings.valkey_url:
         return settings.valkey_url
     return f"unix://{socket_path(settings)}" if is_installed() else ""
+
+
+def answers(settings: Settings) -> bool:
+    """Whether the embedded Valkey of an installation on this machine is up."""
+    return _ask(socket_path(settings), b"PING\r\n")[:1] == b"+"
 
 
 class EmbeddedValkey:
@@ -152,7 +159,14 @@ class EmbeddedValkey:
 
     def _last_words(self) -> str:
         said = self.log_path.read_bytes()[-_LAST_WORDS:].decode("utf-8", "replace").strip().splitlines()
-        return f"{said[-1] if said else 'it said nothing'} (see {self.log_path})"
+        last = said[-1] if said else "it said nothing"
+        kept = self._settings.valkey_folder / "appendonlydir"
+        mend = (
+            f"; moved away, {kept} is not read, and the cache begins empty"
+            if _OF_ITS_FILE.search(last)
+            else ""
+        )
+        return f"{last} (see {self.log_path}{mend})"
 
     def _config(self) -> str:
         settings = self._settings

@@ -73,9 +73,14 @@ class Foretelling:
         """Follow and tell, until cancelled."""
         told = -math.inf
         while True:
-            arms = await asyncio.to_thread(self._watcher.look)  # large tables take some tenths of a second
-            self._take_on(arms)
-            self.prefetcher.sweep()
+            try:
+                arms = await asyncio.to_thread(
+                    self._watcher.look
+                )  # large tables take some tenths of a second
+                self._take_on(arms)
+                self.prefetcher.sweep()
+            except Exception:  # an extra: what goes wrong in it reaches no client
+                log.exception("looking for what was learnt failed; trying again")
             if self._clock.monotonic_s() - told >= _TELL_S:
                 told = self._clock.monotonic_s()
                 with contextlib.suppress(OSError):  # a full disk: told again in a second
@@ -147,7 +152,7 @@ class SupplyShelves:
     def __init__(self, supply: Supply, link: Link) -> None:
         self._supply = supply
         self._link = link
-        self._fading: set[bytes] = set()  # that are there and do not last
+        self._fading: set[bytes] = set()  # of those looked at last: that are there and do not last
         self.needed_s: Callable[[bytes], float] = _nothing
 
     def match(self, key: bytes) -> Source | None:
@@ -164,15 +169,13 @@ class SupplyShelves:
 
     async def present(self, keys: Sequence[bytes]) -> Sequence[bool]:
         lives = await self._link.ask([(b"PTTL", key) for key in keys])
-        return [self._lasts(key, left_ms) for key, left_ms in zip(keys, lives, strict=True)]
+        pairs = list(zip(keys, lives, strict=True))
+        # Of those looked at before, whichever were to be loaded are being loaded by now.
+        self._fading = {key for key, left_ms in pairs if self._fades(key, left_ms)}
+        return [left_ms != -2 and key not in self._fading for key, left_ms in pairs]
 
-    def _lasts(self, key: bytes, left_ms: Any) -> bool:
-        if left_ms == -2:
-            return False
-        if isinstance(left_ms, int) and 0 <= left_ms < 1_000 * self.needed_s(key):
-            self._fading.add(key)
-            return False
-        return True
+    def _fades(self, key: bytes, left_ms: Any) -> bool:
+        return isinstance(left_ms, int) and 0 <= left_ms < 1_000 * self.needed_s(key)
 
 
 def _nothing(_key: bytes) -> float:

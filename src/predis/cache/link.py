@@ -47,6 +47,7 @@ class Link:
         self._making: dict[int, asyncio.Task[_Connection]] = {}
         self._next = 0
         self._failed_at = float("-inf")
+        self._moves = 0  # how often it became another server
         self._closed = False
 
     async def ask(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
@@ -72,6 +73,7 @@ class Link:
 
     def _leave(self) -> None:
         """It is another server now."""
+        self._moves += 1
         for connection in self._made:
             if connection is not None:
                 connection.fail("Valkey is another server now")
@@ -88,12 +90,15 @@ class Link:
     async def _connect(self, place: int) -> _Connection:
         loop = asyncio.get_running_loop()
         made: _Connection | None = None
+        moves = self._moves
         try:
             async with asyncio.timeout(self._timeout_s):
                 made, greeting = await self._place.open_for(_Connection.maker(self._timeout_s))
                 for reply in await made.ask([*greeting, (b"PING",)]):
                     if isinstance(reply, Exception):
                         raise LinkDown(f"Valkey refuses the gateway: {reply}")
+            if self._moves != moves:
+                raise LinkDown("Valkey is another server now")
             self._made[place] = made
         except (OSError, TimeoutError, Unreachable) as error:
             self._failed_at = loop.time()

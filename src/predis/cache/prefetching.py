@@ -41,7 +41,6 @@ OUTCOMES = ("used", "late", "unread", "held back")
 DROPS = ("queue", "source busy", "budget", "valkey", "failed")
 _QUEUE = 1_024
 _BATCH = 64
-_SWEEP_S = 1.0
 
 
 class Foresight(Protocol):
@@ -184,14 +183,8 @@ class Prefetcher:
             self._draining = True
             self._spawn(self._drain())
 
-    async def run(self) -> None:
-        """Count what nobody read, until cancelled."""
-        while True:
-            await asyncio.sleep(_SWEEP_S)
-            self.sweep()
-
     def sweep(self) -> None:
-        """Count the foretold keys whose time is over as unread."""
+        """Count the foretold keys whose time is over as unread. Call it now and then."""
         now = self._clock.monotonic_s()
         for watched in self.watch.over(now):
             self._settle(watched, "unread", now=now)

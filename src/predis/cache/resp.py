@@ -65,7 +65,9 @@ class Requests:
     __slots__ = (
         "_args",
         "_at",
+        "_behind",
         "_data",
+        "_held",
         "_missing",
         "_open",
         "_parts",
@@ -79,25 +81,27 @@ class Requests:
     def __init__(self) -> None:
         self.stranger = False  # whether the limits are those of somebody who has not shown a key
         self.broken: ProtocolBroken | None = None
+        self._behind: list[bytes] = []  # bytes of the command being read that are not looked at again
         self._data = b""
-        self._at = 0  # where in it the command begins that is being read
+        self._at = 0  # where in it that command begins, or goes on
         self._scan = 0  # how far that has been read
         self._open = False  # whether its count of arguments is known
         self._wanted = 0  # how many of them are still to come
         self._args: list[bytes] = []  # those that have
         self._missing = 0  # bytes without which it is not worth looking again
         self._parts: list[bytes] = []  # those of them that have come
+        self._held = 0  # bytes in ``_behind`` and ``_parts``
         self._passing = False  # it was let go
 
     @property
     def unfinished(self) -> bool:
         """Whether anything but whole commands came."""
-        return bool(self._data) or self.broken is not None
+        return bool(self._data) or self._open or self.broken is not None
 
     @property
     def held(self) -> int:
         """Bytes kept of a command that has not come whole yet."""
-        return len(self._data) - self._at + sum(map(len, self._parts))
+        return len(self._data) - self._at + self._held
 
     @property
     def head(self) -> list[bytes]:
@@ -116,12 +120,14 @@ class Requests:
         if self._missing > len(data):
             self._missing -= len(data)
             self._parts.append(data)
+            self._held += len(data)
             return []
         if self._data:
+            self._held -= sum(map(len, self._parts))
             data = b"".join((self._data[self._at :], *self._parts, data))
             self._parts.clear()
             self._scan -= self._at
-        elif data.endswith(b"\r\n") and len(data) <= _AT_ONCE and not self.stranger:
+        elif data.endswith(b"\r\n") and len(data) <= _AT_ONCE and not (self._open or self.stranger):
             whole = _at_once(data)
             if whole is not None:
                 return whole
@@ -130,21 +136,37 @@ class Requests:
         try:
             while (end := self._command()) >= 0:
                 if self._args:  # an empty line, and an array of none, are no commands
-                    found.append((self._args, self._data[self._at : end]))
+                    found.append((self._args, self._raw(end)))
                     self._args = []
                 self._at = self._scan = end
         except ProtocolBroken as broken:
             self.broken = broken
+            self._behind.clear()
         if self._at == len(self._data) or self.broken:
             self._data, self._at, self._scan = b"", 0, 0
+        elif self._at < self._scan:  # so that a command in many pieces is not copied with each of them
+            self._behind.append(self._data[self._at : self._scan])
+            self._held += self._scan - self._at
+            self._data, self._at, self._scan = self._data[self._scan :], 0, 0
         return found
+
+    def _raw(self, end: int) -> bytes:
+        """The bytes of the command that ends there."""
+        raw = self._data[self._at : end]
+        if self._behind:
+            raw = b"".join((*self._behind, raw))
+            self._behind.clear()
+            self._held = 0
+        return raw
 
     def let_go(self) -> bytes:
         """The bytes so far of the command that is being read; the rest is to be had from ``rest`` as it comes."""
-        taken = b"".join((self._data[self._at :], *self._parts))
+        taken = b"".join((*self._behind, self._data[self._at :], *self._parts))
         # From here on ``_data`` is the beginning of a line that is not whole yet, and ``_missing`` what is left of a bulk.
         self._data = b"" if self._missing else self._data[self._scan :]
+        self._behind.clear()
         self._parts.clear()
+        self._held = 0
         self._args = []
         self._at = self._scan = 0
         self._passing = True

@@ -60,7 +60,6 @@ class Flag(IntFlag):
     WHOLE = 2  # one of a stretch in which every read of its client is there
     FIRST = 4  # the first of its stretch
     SPATIAL = 8  # of the sample by key
-    PREFETCHED = 16  # the value was there because it had been fetched ahead of time
 
 
 class Looking(IntEnum):

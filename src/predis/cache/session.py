@@ -22,7 +22,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, cast
 
 from predis.cache.answers import Answers, Gap, Local, Swallow, Turn
@@ -44,8 +44,9 @@ TIMED_EVERY = 256  # commands of a worker: one in so many is timed
 HOLD_COMMAND, MOST_HELD = 64 << 10, 32 << 20
 # What the client has not taken yet before Valkey is left unread.
 _HIGH_WATER = 1 << 18
-# Why the client is not read: something must be settled first, Valkey takes nothing, there is no connection to it yet, too much waits.
-_WAITS, _UPSTREAM_SLOW, _CONNECTING, _CROWDED = 1, 2, 4, 8
+# Why the client is not read: something must be settled first, Valkey takes nothing, there is no connection to it yet, too many commands
+# wait, too much waits behind a gap.
+_WAITS, _UPSTREAM_SLOW, _CONNECTING, _CROWDED, _BEHIND = 1, 2, 4, 8, 16
 # Why Valkey is not read: the client takes nothing, too much waits behind a gap.
 _CLIENT_SLOW, _HELD = 1, 2
 _SKIP = command(b"CLIENT", b"REPLY", b"SKIP")
@@ -87,6 +88,7 @@ class Session(asyncio.Protocol):
         "gateway",
         "in_multi",
         "key",
+        "multi_database",
         "multi_keys",
         "muted",
         "near",
@@ -126,7 +128,8 @@ class Session(asyncio.Protocol):
         self.skip = False  # CLIENT REPLY SKIP was the last command
         self.piped = False  # replies are passed on without looking: SUBSCRIBE, MONITOR
         self.in_multi = False
-        self.multi_keys: Sequence[bytes] = ()  # with a source, that the transaction writes
+        self.multi_database: int | None = None  # that the transaction selects
+        self.multi_keys: list[bytes] | None = None  # with a source, that the transaction writes
         self.protocol = 2
         self.database = gateway.database
         self.unsettled = 0  # reads that may have to be sent again
@@ -326,7 +329,7 @@ class Session(asyncio.Protocol):
     def end(self) -> None:
         """Take nothing more of the client, and close when all that it asked is answered."""
         self.ending = True
-        if self.answers.quiet and not self._out:
+        if self.answers.quiet and not self._out and self._backlog is None:
             self.transport.close()
 
     def abort(self) -> None:
@@ -371,7 +374,7 @@ class Session(asyncio.Protocol):
                 else:
                     verb(self, sent)
                     verbs = self.verbs  # the client may be another now
-                if self._waits or self.ending:
+                if self._waits:
                     self._backlog = deque(left)
                     if again:
                         self._backlog.appendleft(sent)
@@ -386,15 +389,17 @@ class Session(asyncio.Protocol):
     def _resume(self) -> None:
         """Look at the commands that were kept."""
         backlog = self._backlog
-        if self._waits or self.ending or backlog is None:
+        if self._waits or backlog is None or self.transport.is_closing():
             return
         self._backlog = None
         self._run(backlog)
-        if self._backlog is None:
+        if self._backlog is None and not self.ending:
             self._leave_client(_WAITS, False)
             self._look_at_rest()
         if self._out:
             self.flush()
+        if self.ending:
+            self.end()
 
     def _look_at_rest(self) -> None:
         """After the whole commands: an end of the protocol, or a command that is long in coming."""
@@ -473,8 +478,9 @@ class Session(asyncio.Protocol):
         if not self.transport.is_closing():
             self.transport.write(data)
 
-    def _hold(self, held: bool) -> None:
-        self._leave_upstream(_HELD, held)
+    def _hold(self, much: bool, needed: bool) -> None:
+        self._leave_client(_BEHIND, much)
+        self._leave_upstream(_HELD, much and not needed)
 
     def _crowd(self, crowded: bool) -> None:
         self._leave_client(_CROWDED, crowded)

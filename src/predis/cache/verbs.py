@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from predis.cache.answers import Turn
-from predis.cache.resp import OK, Command, Requests, bulk, command, error
+from predis.cache.resp import NULLS, OK, Command, Requests, bulk, command, error
 
 if TYPE_CHECKING:
     from predis.cache.session import Session
@@ -37,14 +37,18 @@ def multi(session: Session, sent: Command) -> None:
 
 
 def end_of_multi(session: Session, sent: Command) -> None:
-    session.forward(sent[1])
-    session.in_multi = False
+    args, raw = sent
+    selected = session.multi_database if args[0].upper() == b"EXEC" else None
+    session.in_multi, session.multi_keys, session.multi_database = False, None, None
+    if selected is None:
+        session.forward(raw)
+    else:
+        _select(session, raw, database=selected)
 
 
 def reset(session: Session, sent: Command) -> None:
     session.mute(False)
-    session.forward(sent[1])
-    session.in_multi = False
+    end_of_multi(session, sent)
     for words in () if session.piped else session.gateway.greeting:
         session.forward_ahead(command(*words))
     session.protocol = 2
@@ -87,9 +91,16 @@ def select(session: Session, sent: Command) -> None:
     args, raw = sent
     if len(args) != 2 or not args[1].isdigit():
         session.forward(raw)
-        return
+    elif session.in_multi:
+        session.forward(raw)
+        session.multi_database = int(args[1])
+    else:
+        _select(session, raw, database=int(args[1]))
+
+
+def _select(session: Session, raw: bytes, *, database: int) -> None:
     session.forward_for(raw, _Selected(session, session.database))
-    session.database = int(args[1])
+    session.database = database
 
 
 def hello(session: Session, sent: Command) -> None:
@@ -112,7 +123,7 @@ def predis(session: Session, sent: Command) -> None:
 
 
 class _Selected(Turn):
-    """The reply to SELECT."""
+    """The reply to SELECT, or to the EXEC that does it."""
 
     __slots__ = ("_before", "_session")
 
@@ -122,7 +133,7 @@ class _Selected(Turn):
         self._before = before
 
     def answer(self, reply: bytes) -> bytes:
-        if reply.startswith(b"-"):
+        if reply.startswith(b"-") or reply in NULLS:  # a key was written that EXEC's client watched
             self._session.database = self._before
         return reply
 

@@ -177,7 +177,9 @@ class Writes(Looks):
             )
             session.forward_for(command(b"PREDIS", b"REFUSE"), Instead(error(text)))
             return
-        session.multi_keys = [*session.multi_keys, *keys]
+        if session.multi_keys is None:
+            session.multi_keys = []
+        session.multi_keys += keys
         session.forward(sent[1])
 
     async def _bring(
@@ -190,6 +192,10 @@ class Writes(Looks):
                 if writer is None:
                     raise SourceFailed(f"ERR source {source.name}: this gateway writes to no source")
                 await writer.write(source, sent[0])
+            if writer is not None and written and session.transport.is_closing():
+                # The write will not reach Valkey: what that has is old now.
+                await writer.drop([key for key in keys if self._reader.match(key) in written])
+                return
             ahead = self._reader.ahead_of_write(keys)
             if session.piped and ahead:
                 await session.gateway.ask_aside(ahead)
@@ -223,8 +229,8 @@ class Exec:
         self._reader = reader
 
     def __call__(self, session: Session, sent: Command) -> None:
+        keys = session.multi_keys
         end_of_multi(session, sent)
-        keys, session.multi_keys = session.multi_keys, ()
         if keys:
             session.forward_ahead(self._reader.ahead_of_write(keys))
 
@@ -300,7 +306,7 @@ class Got(Turn):
     async def _load(self, gap: Gap, parts: list[bytes], *, lacking: Sequence[int]) -> None:
         read = self._read
         keys = [read.keys[place] for place in lacking]
-        failed = b""
+        answer, failed = error("ERR Predis could not load the key"), b""
         try:
             values = await self._reader.load(keys)
             for place, key, value in zip(lacking, keys, values, strict=True):
@@ -309,12 +315,9 @@ class Got(Turn):
                 elif value is not None:
                     parts[place] = bulk(value)
                 read.told(key, hit=False, value=value if isinstance(value, bytes) else None)
-        except Exception:
-            failed = error("ERR Predis could not load the key")
-            raise
+            answer = failed or (array(parts) if read.name == _MGET else parts[0])
         finally:
-            whole = array(parts) if read.name == _MGET else parts[0]
-            read.session.fill(gap, failed or whole)
+            read.session.fill(gap, answer)
 
 
 class Ttl(Turn):
@@ -422,6 +425,7 @@ class Again(Turn):
     """The reply to a read that was sent once more; it belongs where the first reply was."""
 
     __slots__ = ("_gap", "_session")
+    fills = True
 
     def __init__(self, gap: Gap, session: Session) -> None:
         super().__init__()

@@ -58,6 +58,11 @@ class Writer:
         elif writes:
             await self._through(feed, changes, keys=[write.key for write in writes])
 
+    async def drop(self, keys: Sequence[bytes]) -> None:
+        """Have Valkey forget keys that their source may have otherwise, so that the next read asks it."""
+        with contextlib.suppress(LinkDown):
+            await self._link.ask([("DEL", key, beside(FLIGHT, key), beside(NONE, key)) for key in keys])
+
     async def _through(self, feed: Feed, changes: Sequence[Change], *, keys: Sequence[bytes]) -> None:
         try:
             await feed.apply(changes)
@@ -67,7 +72,7 @@ class Writer:
         except Exception as error:
             # Whether the source has it is not known. What Valkey has may be old: the next read asks the source.
             feed.counts.writes["failed"].add(len(changes))
-            await self._drop(keys)
+            await self.drop(keys)
             if isinstance(error, SourceFailed):
                 raise
             raise feed.failure(in_words(error)) from error
@@ -87,10 +92,6 @@ class Writer:
                     raise found
             elif isinstance(lives_ms, int) and 0 <= lives_ms < _GRACE_MS:
                 await self._link.ask([("PEXPIRE", key, _GRACE_MS)])
-
-    async def _drop(self, keys: Sequence[bytes]) -> None:
-        with contextlib.suppress(LinkDown):
-            await self._link.ask([("DEL", key, beside(FLIGHT, key), beside(NONE, key)) for key in keys])
 
 
 def writes_of(command: Sequence[bytes], source: Source) -> list[Write]:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Mapping
 from typing import Any
 
 import click
 
-from predis.cli.output import as_json_option, client, remote, show_json, table
-from predis.client import Client
+from predis.cli.output import as_json_option, client_of, remote, show_json, table
 
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
@@ -55,7 +53,7 @@ def list_alerts(**options: Any) -> None:
 
 
 def _list(*, endpoint: str, only_open: bool, as_json: bool, **where: str) -> None:
-    found = [a for a in _server(where).alerts(endpoint) if not only_open or a["state"] == "open"]
+    found = [a for a in client_of(where).alerts(endpoint) if not only_open or a["state"] == "open"]
     show_json(found) if as_json else show_alerts(found, empty="No alerts.")
 
 
@@ -69,7 +67,7 @@ def show(number: int, as_json: bool, **where: str) -> None:
     \b
     predis alerts show 12
     """
-    found = _server(where).alert(number)
+    found = client_of(where).alert(number)
     if as_json:
         show_json(found)
         return
@@ -114,7 +112,7 @@ def ack(number: int, *, note: str, as_json: bool, **where: str) -> None:
     \b
     predis alerts ack 12 --note "rolling back"
     """
-    found = _server(where).acknowledge(number, note=note)
+    found = client_of(where).acknowledge(number, note=note)
     show_json(found) if as_json else click.echo(
         f"alert {number} is acknowledged by {found['acknowledged_by']}"
     )
@@ -143,7 +141,7 @@ def silence(
     which: dict[str, Any] = {"endpoint": endpoint, "kind": kind, "version": version, "severity": severity}
     which |= {"for_s": _seconds(span, "--for")} if span else {}
     which |= {"until": until} if until else {}
-    found = _server(where).add_silence(reason, **which)
+    found = client_of(where).add_silence(reason, **which)
     show_json(found) if as_json else click.echo(f"silence {found['id']} lasts until {found['ends_at']}")
 
 
@@ -157,7 +155,7 @@ def silences(ended: bool, as_json: bool, **where: str) -> None:
     \b
     predis alerts silences
     """
-    found = _server(where).silences(ended=ended)
+    found = client_of(where).silences(ended=ended)
     columns = {
         "id": "id", "endpoint": "endpoint", "kind": "kind", "version": "version", "up to": "severity", "until": "ends_at",
         "by": "created_by", "why": "reason",
@@ -174,7 +172,7 @@ def unsilence(silence: int, **where: str) -> None:
     \b
     predis alerts unsilence 3
     """
-    _server(where).end_silence(silence)
+    client_of(where).end_silence(silence)
     click.echo(f"silence {silence} is over")
 
 
@@ -188,7 +186,7 @@ def deliveries(limit: int, *, as_json: bool, **where: str) -> None:
     \b
     predis alerts deliveries
     """
-    found = _server(where).alert_deliveries(limit=limit)
+    found = client_of(where).alert_deliveries(limit=limit)
     columns = {
         "route": "route", "state": "state", "what": "title", "tries": "attempts", "written": "created_at", "next try": "next",
         "done": "ended_at", "error": "error",
@@ -252,7 +250,7 @@ def add_route(
     config = dict(_value(text) for text in values)
     which = {"endpoint": endpoint, "kinds": list(kinds), "severity": severity, "per_hour": per_hour}
     which["after_s"] = _seconds(after, "--after") if after else 0.0
-    found = _server(where).add_alert_route(name, channel=channel, config=config, **which)
+    found = client_of(where).add_alert_route(name, channel=channel, config=config, **which)
     show_json(found) if as_json else click.echo(
         f"alerts go to {name}; try it: predis alerts route test {name}"
     )
@@ -267,7 +265,7 @@ def list_routes(as_json: bool, **where: str) -> None:
     \b
     predis alerts route list
     """
-    found = _server(where).alert_routes()
+    found = client_of(where).alert_routes()
     columns = {
         "name": "name", "channel": "channel", "endpoint": "endpoint", "kinds": "kinds", "at least": "severity", "after s": "after_s",
         "comes from": "whence", "sent": "sent", "waiting": "waiting", "failed": "failed", "last error": "error",
@@ -288,7 +286,7 @@ def test_route(name: str, as_json: bool, **where: str) -> None:
     \b
     predis alerts route test ops
     """
-    found = _server(where).test_alert_route(name)
+    found = client_of(where).test_alert_route(name)
     if as_json:
         show_json(found)
     else:
@@ -306,7 +304,7 @@ def remove_route(name: str, **where: str) -> None:
     \b
     predis alerts route remove ops
     """
-    _server(where).remove_alert_route(name)
+    client_of(where).remove_alert_route(name)
     click.echo(f"nothing goes to {name} any more")
 
 
@@ -321,7 +319,7 @@ def slo(endpoint: str, *, as_json: bool, **where: str) -> None:
     predis slo
     predis slo churn --json
     """
-    found = _server(where).objectives(endpoint)
+    found = client_of(where).objectives(endpoint)
     if as_json:
         show_json(found)
         return
@@ -344,10 +342,6 @@ def show_alerts(rows: list[dict[str, Any]], *, empty: str) -> None:
         "opened": "opened_at", "acknowledged": "acknowledged_by",
     }  # fmt: skip
     table(rows, columns, empty=empty)
-
-
-def _server(where: Mapping[str, str]) -> Client:
-    return client(where["control"], where["serving"], key=where["key"])
 
 
 def _burns(pairs: list[dict[str, Any]]) -> str:

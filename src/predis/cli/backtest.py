@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from predis.cli.output import as_json_option, client, remote, show_json, table
+from predis.cli.output import as_json_option, client, remote, save, show_json, table
 from predis.client import Client
 from predis.errors import InvalidInput, NotFound, PredisError
 
@@ -125,10 +125,7 @@ def _written(report: dict[str, Any], path: Path | None) -> None:
         return
     from predis.rollout.backtest.page import render
 
-    try:
-        path.write_text(render(report), "utf-8")
-    except OSError as error:
-        raise InvalidInput(f"{path} cannot be written: {error.strerror}") from None
+    save(path, render(report))
     click.echo(f"report written to {path}", err=True)
 
 

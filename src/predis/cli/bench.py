@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from predis.cli.output import as_json_option, client, console, cores, remote, show_json, urls
+from predis.cli.output import as_json_option, client, console, cores, remote, save, show_json, urls
 from predis.errors import InvalidInput, PredisError
 from predis.settings import load as load_settings
 
@@ -155,7 +155,7 @@ def serving(
             results.append(loadtest.run(target, load, processes=processes, on_second=on_second))
     title = f"Load test of {endpoint}"
     if html is not None:
-        html.write_text(report.html(title, results, about=about), "utf-8")
+        save(html, report.html(title, results, about=about))
     broken = _broken(results, max_p99_ms=max_p99_ms, max_error_rate=max_error_rate)
     if as_json:
         show_json(

@@ -9,8 +9,7 @@ from typing import Any
 
 import click
 
-from predis.cli.output import as_json_option, client, remote, show_json, table
-from predis.client import Client
+from predis.cli.output import as_json_option, client_of, remote, show_json, table
 from predis.errors import InvalidInput
 
 
@@ -36,7 +35,7 @@ def list_sources(as_json: bool, **where: str) -> None:
     predis cache source list
     predis cache source list --json
     """
-    found = _server(where).cache_sources()
+    found = client_of(where).cache_sources()
     if as_json:
         show_json(found)
         return
@@ -103,7 +102,7 @@ def add(
     document |= _of_options(sql=sql, http=http, python=python)
     document |= {key: value for key, value in {"pattern": pattern, "statement": statement}.items() if value}
     document |= dict(_pair(text) for text in more)
-    found = _server(where).add_cache_source(name, document, replace=replace)
+    found = client_of(where).add_cache_source(name, document, replace=replace)
     show_json(found) if as_json else click.echo(
         f"source {found['name']} loads keys like {found['pattern']}; try one: predis cache source test KEY"
     )
@@ -119,7 +118,7 @@ def show(name: str, as_json: bool, **where: str) -> None:
     \b
     predis cache source show users
     """
-    found = _server(where).cache_source(name)
+    found = client_of(where).cache_source(name)
     if as_json:
         show_json(found)
         return
@@ -154,7 +153,7 @@ def test(tried: str, as_json: bool, **where: str) -> None:
     \b
     predis cache source test user:7
     """
-    found = _server(where).test_cache_source(tried)
+    found = client_of(where).test_cache_source(tried)
     if as_json:
         show_json(found)
     else:
@@ -184,7 +183,7 @@ def retry(name: str, **where: str) -> None:
     \b
     predis cache source retry users
     """
-    click.echo(f"{_server(where).retry_cache_source(name)} writes are tried again")
+    click.echo(f"{client_of(where).retry_cache_source(name)} writes are tried again")
 
 
 @source.command()
@@ -198,7 +197,7 @@ def remove(name: str, *, discard: bool, **where: str) -> None:
     predis cache source remove users
     predis cache source remove users --discard
     """
-    _server(where).remove_cache_source(name, discard=discard)
+    client_of(where).remove_cache_source(name, discard=discard)
     click.echo(f"source {name} is gone")
 
 
@@ -238,7 +237,3 @@ def _show_fields(as_json: bool) -> None:
     show_json(rows) if as_json else table(
         rows, {"field": "field", "default": "default", "what": "what"}, empty=""
     )
-
-
-def _server(where: dict[str, str]) -> Client:
-    return client(where["control"], where["serving"], key=where["key"])

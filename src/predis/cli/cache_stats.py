@@ -74,7 +74,7 @@ def hot_keys(*, limit: int, as_json: bool, control: str, serving: str, key: str)
     help="A multiple of the present memory, or a size: 2x, 512MB.",
 )
 @click.option(
-    "--policy", default="lru", show_default=True, help="What decides who leaves: lru, s3fifo, twoq or arc."
+    "--policy", default="lru", show_default=True, help="What decides who leaves: lru, s3-fifo, twoq or arc."
 )
 @as_json_option
 @remote
@@ -86,7 +86,7 @@ def what_if(memory: str, policy: str, *, as_json: bool, control: str, serving: s
 
     \b
     predis cache what-if --memory 2x
-    predis cache what-if --memory 512MB --policy s3fifo
+    predis cache what-if --memory 512MB --policy s3-fifo
     predis cache what-if --memory 0.5x --json
     """
     server = client(control, serving, key=key)
@@ -206,4 +206,15 @@ def _bar(share: float, width: int = _BAR) -> str:
 
 def _range(row: dict[str, Any]) -> str:
     high, low = 100 * row["share"], 100 * row["share_low"]
-    return f"{high:.2g}%" if high - low < 0.05 * high else f"{low:.2g} to {high:.2g}%"
+    return (
+        f"{_two_digits(high)}%" if high - low < 0.05 * high else f"{_two_digits(low)} to {_two_digits(high)}%"
+    )
+
+
+def _two_digits(percent: float) -> str:
+    """Two that count, and 100 as such.
+
+    >>> _two_digits(100.0), _two_digits(26.6), _two_digits(0.0123)
+    ('100', '27', '0.012')
+    """
+    return f"{percent:.0f}" if percent >= 10 else f"{percent:.2g}"

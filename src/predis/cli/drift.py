@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from predis.cli.output import as_json_option, show_json, table
+from predis.cli.output import as_json_option, save, show_json, table
 
 if TYPE_CHECKING:
     from predis.drift import Comparison
@@ -55,7 +55,7 @@ def report(
 
     found = compare(reference, current, target=target, by_time=by_time)
     if html is not None:
-        html.write_text(found.html(), encoding="utf-8")
+        save(html, found.html())
     if as_json:
         show_json(found.to_dict())
     else:

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from predis.client import Client
+from predis.errors import InvalidInput
 from predis.settings import Settings, load
 
 Command = Callable[..., Any]
@@ -56,6 +58,11 @@ def client(control: str, serving: str, *, key: str, patience_s: float = 2.0) -> 
     return Client(control or here[0], serving or here[1], key=key, retry_s=patience_s)
 
 
+def client_of(where: Mapping[str, str]) -> Client:
+    """The client of what the options of ``remote`` say."""
+    return client(where["control"], where["serving"], key=where["key"])
+
+
 def urls(settings: Settings) -> tuple[str, str]:
     """Where control and the data plane of an installation on this machine can be reached."""
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104
@@ -69,6 +76,18 @@ def cores() -> int:
 
 def show_json(document: Any) -> None:
     click.echo(json.dumps(document, indent=2))
+
+
+def save(path: Path, content: str | bytes) -> None:
+    """Write a file that the command was told to.
+
+    Raises:
+        InvalidInput: it cannot be written.
+    """
+    try:
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be written: {error.strerror}") from None
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, empty: str) -> None:

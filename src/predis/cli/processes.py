@@ -22,7 +22,7 @@ import click
 from predis.cli.output import as_json_option, show_json, table, urls
 from predis.client import Client
 from predis.errors import PredisError, SetupError
-from predis.settings import ALERTS, Settings, describe, load, section
+from predis.settings import ALERTS, CACHE, Settings, describe, load, section
 
 _READY_S = 30.0
 
@@ -61,7 +61,7 @@ def up(**flags: Any) -> None:
     from predis.supervisor import Supervisor
 
     settings = load(flags)
-    _check_alert_routes()
+    _check_file()
     telemetry.configure("up", style=settings.log_format, level=settings.log_level)
     started = time.monotonic()
     supervisor = Supervisor(settings)
@@ -223,13 +223,17 @@ def wait_ready(settings: Settings, *, stopped: Callable[[], bool] = lambda: Fals
     return stopped()
 
 
-def _check_alert_routes() -> None:
-    """What control would refuse is told here, once, and not by a process that starts again and again."""
+def _check_file() -> None:
+    """What a role would refuse of the file is told here, once, and not by a process that starts again and again."""
     where, found = section(ALERTS)
     if found:  # else not imported: it takes a while
         from predis.monitoring.alerting.declared import declared_routes
 
         declared_routes(found, source=where)
+    if section(CACHE)[1]:
+        from predis.cache.sources.declarations import sources_of_file
+
+        sources_of_file()
 
 
 def _greet(settings: Settings, seconds: float) -> None:
@@ -361,7 +365,8 @@ def _answer(settings: Settings, path: str) -> tuple[int, bytes]:
         finally:
             worker.stop()
             shutil.rmtree(settings.journal_folder / worker.name, ignore_errors=True)
-    from predis.app.control import Platform, control_app
+    from predis.app.control import control_app
+    from predis.app.platform import Platform
 
     built = Platform(settings)
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from predis.cli.output import as_json_option, client, remote, show_json, table
+from predis.cli.output import as_json_option, client, remote, save, show_json, table
 
 
 @click.command()
@@ -40,7 +40,7 @@ def query(
     elif as_csv:
         sys.stdout.write(base64.b64decode(found["content"]).decode())
     elif parquet:
-        parquet.write_bytes(base64.b64decode(found["content"]))
+        save(parquet, base64.b64decode(found["content"]))
         click.echo(f"{found['rows']} rows in {parquet}")
     else:
         shown = [{str(place): value for place, value in enumerate(row)} for row in found["rows"]]

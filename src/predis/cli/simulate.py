@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from predis.cli.output import as_json_option, cores, show_json, table
+from predis.cli.output import as_json_option, cores, save, show_json, table
 from predis.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -72,6 +72,8 @@ def simulate(
     plan = Plan(
         sizes=_listed(sizes), names=_listed(policies or ""), delay=Delay.parse(delay), in_bytes=in_bytes, events=events
     )  # fmt: skip
+    if plot is not None and plot.suffix.lower() not in (".html", ".svg"):
+        raise InvalidInput(f"{plot} cannot be drawn: a plot is an .html or .svg file")
     for file in (plot, events):
         if file is not None and not file.parent.is_dir():  # said before, not after the work
             raise InvalidInput(f"{file} cannot be written: there is no folder {file.parent}")
@@ -79,7 +81,7 @@ def simulate(
     with _bar(given.name) as begin:
         found = run(given, plan, processes=processes or cores(), begin=begin)
     if plot is not None:
-        _write(plot, draw(found, svg=plot.suffix.lower() == ".svg"))
+        save(plot, draw(found, svg=plot.suffix.lower() == ".svg"))
     show_json(found.to_dict()) if as_json else _show(found)
     for written in (plot, events):
         if written is not None:
@@ -88,13 +90,6 @@ def simulate(
 
 def _listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, "utf-8")
-    except OSError as error:
-        raise InvalidInput(f"{path} cannot be written: {error.strerror}") from None
 
 
 @contextmanager

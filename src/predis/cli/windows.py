@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime, timedelta
+import time
 from typing import Any
 
 import click
 
 from predis.cli.output import as_json_option, client, remote, show_json, table
+from predis.clock import iso, parse_since
 
-_SPAN = re.compile(r"(\d{1,6})([smhdw])")
-_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _JUDGED = {"binary": "auc", "multiclass": "accuracy", "regression": "mae"}
 
 
@@ -37,12 +35,17 @@ def windows(
     predis windows flight-delay --since 7d --segment input.carrier
     predis windows flight-delay --json
     """
+    begins = str(iso(parse_since(since, now=time.time_ns())))
     server = client(control, serving, key=key, patience_s=30.0)
-    found = server.windows(endpoint, since=_moment(since), version=version, segment=segment)
+    found = server.windows(endpoint, since=begins, version=version, segment=segment)
     if as_json:
         show_json(found)
         return
     _show(found["windows"], {}, empty=f"Nothing came to {endpoint} since then.")
+    if segment and not found["segments"]:
+        click.echo(
+            f"No windows of the segment {segment!r}; `predis endpoint show {endpoint}` lists those that are followed."
+        )
     for part in found["segments"]:
         click.secho(f"{part['segment']}: {part['levels']} levels are followed", bold=True)
         _show(part["windows"], {"is": "level"}, empty="")
@@ -65,11 +68,3 @@ def _show(found: list[dict[str, Any]], columns: dict[str, str], *, empty: str) -
         "coverage": "coverage", "label age s": "label_age_s",
     }  # fmt: skip
     table(rows, columns | quality, empty=empty)
-
-
-def _moment(text: str) -> str:
-    found = _SPAN.fullmatch(text)
-    if found is None:
-        return text
-    length = int(found[1]) * _UNITS[found[2]]
-    return (datetime.now(UTC) - timedelta(seconds=length)).isoformat()

@@ -8,13 +8,11 @@ listed in the transaction that moves the position: a crash leaves at worst a fil
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -256,16 +254,14 @@ def _table(block: Block, version: Version | None) -> pa.Table:
     ]
     if version is None or block.features.shape[1] != len(version.signature.feature_names):
         return pa.table(meta, schema=pa.schema(_META_FIELDS))
-    unseen: dict[int, dict[int, str]] = defaultdict(dict)
-    for row, column, text in orjson.loads(block.extra) if block.extra else ():
-        unseen[column][row] = text
+    unseen = block.unseen()
     levels = version.signature.levels
     columns, fields = meta, list(_META_FIELDS)
     for at, (name, values) in enumerate(
         zip(version.signature.feature_names, np.ascontiguousarray(block.features.T), strict=True)
     ):
         found = (
-            _texts(values, levels[name], unseen=unseen[at])
+            _texts(values, levels[name], unseen=unseen.get(at, {}))
             if name in levels
             else pa.array(values, from_pandas=True)
         )

@@ -1,8 +1,8 @@
 """Has a version's loss risen? Detectors on the loss of each matured label, in the order in which labels come.
 
 A performance window needs thousands of labels; a concept that flips shows in the losses of a few dozen. `LossDetector` decides, since it
-stays quiet where errors cluster, as in most real streams. ADWIN (where river is installed) and Page-Hinkley run beside it: when they saw
-a rise last is part of the evidence.
+stays quiet where errors cluster, as in most real streams. ADWIN (where river is installed) and Page-Hinkley run beside it: at
+which label each saw a rise last is part of the evidence.
 
 Losses: of two classes the squared error of the score, kept within 0 and 1; of more whether the chosen class was wrong; of numbers the
 absolute error. All that is remembered goes to the database with the number of the next label, so a restart goes on where it was: what was
@@ -11,6 +11,7 @@ not yet written is read again and gives the same. ADWIN alone, whose insides are
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,12 +42,11 @@ class _Watch:
     loss: LossDetector = field(default_factory=lambda: LossDetector(effect=_EFFECT))
     page_hinkley: PageHinkleyDetector = field(default_factory=PageHinkleyDetector)
     adwin: AdwinDetector | None = None
-    seen: dict[str, int] = field(
-        default_factory=dict
-    )  # by detector: the number of the label at which it saw a rise last
+    seen: dict[str, int] = field(default_factory=dict)  # by detector: at which label it saw a rise last
     recent: float = 0.0
     alarm: dict[str, Any] | None = None
-    saved_at: float | None = None
+    saved: int = 0  # ``next`` when it was written last, and when that was
+    saved_at: float = -math.inf
 
     def add(self, number: int, loss: float, *, event_at: int) -> None:
         self.recent += _RECENT * (loss - self.recent)
@@ -64,14 +64,11 @@ class _Watch:
             self.alarm = {
                 "number": number, "event_at": event_at, "before": verdict.before, "recent": verdict.recent, "p_value": verdict.p_value,
             }  # fmt: skip
-        elif self.alarm and self._over(number):
+        elif self.alarm and (
+            self.recent <= self.alarm["before"] * (1 + _EFFECT) or number - self.alarm["number"] > _LASTS
+        ):
             self.alarm = None
         self.next = number + 1
-
-    def _over(self, number: int) -> bool:
-        assert self.alarm is not None
-        back: bool = self.recent <= self.alarm["before"] * (1 + _EFFECT)
-        return back or number - int(self.alarm["number"]) > _LASTS
 
     def state(self) -> dict[str, Any]:
         return {
@@ -80,12 +77,8 @@ class _Watch:
         }  # fmt: skip
 
     def restore(self, next_number: int, state: dict[str, Any]) -> None:
-        self.next, self.seen, self.recent, self.alarm = (
-            next_number,
-            state["seen"],
-            state["recent"],
-            state["alarm"],
-        )
+        self.next = self.saved = next_number
+        self.seen, self.recent, self.alarm = (state[name] for name in ("seen", "recent", "alarm"))
         self.loss.restore(state["loss"])
         self.page_hinkley.restore(state["page_hinkley"])
 
@@ -129,14 +122,12 @@ class LossWatches:
                 watch.adwin.update(loss)
 
     def _save(self, key: Key, watch: _Watch) -> None:
-        """Now and then, and at once when there is an alarm that people are told of."""
+        """Write what is new: now and then, and at once while there is an alarm that people are told of."""
         now = self._clock.monotonic_s()
-        known = watch.saved_at is not None
-        if watch.next == 0 or (known and now - (watch.saved_at or 0.0) < _SAVE_S and not watch.alarm):
+        if watch.next == watch.saved or (now - watch.saved_at < _SAVE_S and not watch.alarm):
             return
-        row = {**key, "next": watch.next, "state": watch.state()}
-        self._store.put_loss_watch(row)
-        watch.saved_at = now
+        self._store.put_loss_watch({**key, "next": watch.next, "state": watch.state()})
+        watch.saved, watch.saved_at = watch.next, now
 
 
 def _adwin() -> AdwinDetector | None:
@@ -161,7 +152,6 @@ def _losses(rows: list[Any], *, task: str | None) -> list[float]:
 
 def _finding(watched: Watched, watch: _Watch) -> Finding:
     alarm = watch.alarm or {}
-    others = [name for name in ("adwin", "page_hinkley") if name in watch.seen]
     return Finding(
         tenant=watched.tenant,
         endpoint=watched.endpoint,
@@ -177,6 +167,6 @@ def _finding(watched: Watched, watch: _Watch) -> Finding:
         evidence={
             **{name: alarm[name] for name in ("before", "recent", "p_value")},
             "label": alarm["number"],
-            "seen_by": ["loss", *others],
+            "seen_at": dict(watch.seen),
         },
     )

@@ -41,6 +41,9 @@ SHOWN_ROWS = 10_000
 FILE_ROWS = 1_000_000
 _FORMATS = ("json", "csv", "parquet")
 _MAX_BYTES = 64 << 20
+# Moments are kept by the nanosecond, which DuckDB from 2.0 on has a type for, and that is not compared with now().
+_MOMENT = pa.timestamp("us", "UTC")
+_MOMENTS = "* REPLACE (event_at::TIMESTAMPTZ AS event_at, received_at::TIMESTAMPTZ AS received_at)"
 _SHADOW = Arm.SHADOW.name.lower()
 
 
@@ -138,6 +141,7 @@ class Queries:
         }  # fmt: skip
         rows = self._store.labels_of(tenant)
         arrays = [pa.array([row[place] for row in rows], kind) for place, kind in enumerate(columns.values())]
+        arrays[-1] = arrays[-1].cast(_MOMENT, safe=False)
         return pa.table(arrays, names=list(columns))
 
     @contextmanager
@@ -183,7 +187,7 @@ def _make_views(connection: DuckDBPyConnection, files: dict[str, list[Path]]) ->
     for endpoint, paths in files.items():
         listed = _list([str(path) for path in paths])
         parts.append(
-            f"SELECT {_text(endpoint)} AS endpoint, * "  # noqa: S608
+            f"SELECT {_text(endpoint)} AS endpoint, {_MOMENTS} "  # noqa: S608
             f"FROM read_parquet({listed}, union_by_name = true, hive_partitioning = false)"
         )
         if endpoint not in ("predictions", "shadows", "labels"):

@@ -355,13 +355,6 @@ class MonitoringStore:
         with self._database.read() as connection:
             return list(connection.execute(statement.filter_by(tenant=tenant)))
 
-    def newest_scores(self, key: Key, *, limit: int) -> list[Any]:
-        """Scores of a version's newest answered requests (``scores``, ``event_at``), newest first."""
-        c = predictions.c
-        statement = sa.select(c.scores, c.event_at).filter_by(**key).order_by(c.sequence.desc()).limit(limit)
-        with self._database.read() as connection:
-            return list(connection.execute(statement))
-
     def predictions_between(self, key: Key, *, first: int, last: int) -> int:
         """Scores of a version whose events lie between two moments."""
         p = predictions.c
@@ -553,18 +546,6 @@ class MonitoringStore:
         connection.execute(log_files.delete().filter_by(**key))
 
     # -- alerts --------------------------------------------------------------------------------------------------------
-
-    def open_alert(self, connection: sa.Connection, key: Key) -> Row | None:
-        """The open alert of a tenant, endpoint, kind and version."""
-        statement = sa.select(alerts).filter_by(
-            **{k: v for k, v in key.items() if k != "version"}, state="open"
-        )
-        version = key.get("version")
-        statement = statement.where(
-            alerts.c.version.is_(None) if version is None else alerts.c.version == version
-        )
-        row = connection.execute(statement).one_or_none()
-        return dict(row._mapping) if row else None
 
     def open_alerts(self) -> list[Row]:
         """Those of every tenant that last, oldest first."""

@@ -8,7 +8,7 @@ changes is the input's contribution (permutation importance, against another dis
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -54,15 +54,21 @@ class _Rows:
 
 
 class Diagnosis:
-    """Looks into one version of an endpoint."""
+    """Looks into one version of an endpoint.
+
+    Args:
+        take_in: brings the log and the labels up to now.
+    """
 
     def __init__(
-        self, database: Database, log: PredictionLog, *, registry: Registry, located: Located
-    ) -> None:
+        self, database: Database, log: PredictionLog, *, registry: Registry, located: Located,
+        take_in: Callable[[], None],
+    ) -> None:  # fmt: skip
         self._store = MonitoringStore(database)
         self._log = log
         self._registry = registry
         self._located = located
+        self._take_in = take_in
 
     def of(
         self, tenant: str, endpoint: str, *, number: int, segments: Sequence[Expression] = ()
@@ -78,6 +84,7 @@ class Diagnosis:
                 f"version {number} of {endpoint} has no reference to compare with; register it with --reference"
             )
         profile = Profile.from_dict(version.profile)
+        self._take_in()
         rows = self._rows(tenant, endpoint, version=version)
         if not len(rows.scores):
             raise InvalidInput(f"no prediction of version {number} of {endpoint} was logged yet")

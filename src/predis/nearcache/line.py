@@ -50,6 +50,7 @@ class Line:
         self._kept = tracking.kept
         self._tracking = tracking
         self._connect = connect
+        self._over = False
         self._forget()
         in_children(self)
 
@@ -59,7 +60,7 @@ class Line:
         self._tracking.forget()
         self._socket: Any = None
         self._thread: threading.Thread | None = None
-        self._stopped = threading.Event()
+        self._stopped = threading.Event()  # wakes the thread where it pauses
         self._settled = threading.Condition()
         self._complaint = ""
         self._greeted = False  # whether this connection has served
@@ -68,10 +69,7 @@ class Line:
         """In the child: neither the thread nor the locks of the parent are here. Its socket is, and only this copy is closed."""
         inherited = self._socket
         self._kept.forget_threads()
-        stopped = self._stopped.is_set()
         self._forget()
-        if stopped:
-            self._stopped.set()
         if inherited is not None:
             os.close(inherited.detach())
 
@@ -117,6 +115,7 @@ class Line:
 
     def stop(self) -> None:
         """End the thread and the connection. Nothing is kept or served from then on."""
+        self._over = True
         self._stopped.set()
         with self._sending:
             if self._socket is not None:
@@ -125,8 +124,17 @@ class Line:
         if thread is not None and thread is not threading.current_thread():
             thread.join(_LONGEST_STOP_S)
 
+    def abandon(self) -> None:
+        """End the thread of a client that was forgotten without ``close``.
+
+        It takes no lock and waits for nobody: garbage is collected in any thread, amid anything, also in this one's own.
+        """
+        self._over = True
+        if (sock := self._socket) is not None:
+            _shut(sock)
+
     def _start(self) -> None:
-        if self._thread is None and not self._stopped.is_set():
+        if self._thread is None and not self._over:
             self._thread = threading.Thread(target=self._run, name="predis-near-cache", daemon=True)
             self._thread.start()
 
@@ -151,7 +159,7 @@ class Line:
 
     def _run(self) -> None:
         pause = _SHORTEST_PAUSE_S
-        while not self._stopped.is_set():
+        while not self._over:
             try:
                 self._serve()
             except _FAILURES as failure:
@@ -165,7 +173,7 @@ class Line:
             sock = connection._sock
             sock.setblocking(False)
             with self._sending:
-                if self._stopped.is_set():
+                if self._over:
                     return
                 self._socket = sock
                 self._send(self._tracking.greet())
@@ -176,7 +184,7 @@ class Line:
     def _read(self, sock: Any) -> None:
         poll = select.poll()
         poll.register(sock, select.POLLIN)
-        while not self._stopped.is_set():
+        while not self._over:
             with self._sending:
                 beat, pause_s = self._tracking.beat()
                 if beat:
@@ -224,7 +232,7 @@ class Line:
 
     def _complain(self, what: str) -> None:
         """Say once why there is no tracking; a server that is away for an hour is one line, not 3,600."""
-        if what != self._complaint and not self._stopped.is_set():
+        if what != self._complaint and not self._over:
             self._complaint = what
             logger.warning("the near cache serves nothing until tracking is back: %s", what)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from typing import Any, cast
 
@@ -127,6 +128,11 @@ class NearRedis(_Noticing):
         self._line.stop()
         super().close()
 
+    def __del__(self) -> None:
+        """As redis-py's, but for ``stop``, which waits: when this is called, ``Line.abandon`` is too."""
+        with contextlib.suppress(Exception):
+            super().close()
+
 
 def connect(url: str, **options: Any) -> NearRedis:
     """``redis.Redis.from_url`` with a near cache; see ``predis.nearcache.connect``."""
@@ -144,5 +150,5 @@ def connect(url: str, **options: Any) -> NearRedis:
     client._kept = Kept(near)
     client._line = Line(make_tracking(client._kept, pool.connection_kwargs), connect=connected)
     client.near = NearCache(client._kept, client._line)
-    weakref.finalize(client, client._line.stop)
+    weakref.finalize(client, client._line.abandon)
     return client

@@ -86,6 +86,7 @@ class Retrainings:
         Raises:
             Conflict: one is under way.
             MissingExtra: the workflow engine is not installed.
+            Unavailable: its database does not answer.
         """
         self._workflow.launch()
         tenant, name, model, champion = renewed

@@ -36,7 +36,6 @@ from predis.state import ArtifactStore, Database
 
 log = logging.getLogger(__name__)
 
-ORDER = ("build", "validate", "train", "compare", "register", "rollout")
 _TAIL = 2_000
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from predis.errors import MissingExtra, PredisError, Unavailable
 from predis.retraining.steps import Steps
 from predis.retraining.store import RetrainingStore, Run
+from predis.state.engine import translated
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +94,7 @@ class Workflow:
 
         Raises:
             MissingExtra: DBOS is not installed.
+            Unavailable: its database does not answer, or has no room; the next call tries again.
         """
         with self._lock:
             if self._function is not None:
@@ -110,9 +112,15 @@ class Workflow:
                     "log_level": "WARNING",
                 }
             )
-            self._function = self._define(DBOS)
+            function = self._define(DBOS)
             self._closing.clear()
-            DBOS.launch()
+            try:
+                with translated():
+                    DBOS.launch()
+            except Unavailable:
+                DBOS.destroy(workflow_completion_timeout_sec=0)
+                raise
+            self._function = function
 
     def close(self) -> None:
         """Stop working. What is at work is broken off and left to whoever launches next; without that the process could not end."""

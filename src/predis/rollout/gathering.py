@@ -60,10 +60,8 @@ class Gatherer:
         name = f"{rollout.tenant}/{rollout.endpoint}"
         workers = self._store.workers()
         living = [worker for worker in workers if alive(worker, now)]
-        began = rollout.began_at
-        crashes = (
-            sum(worker.seen_at >= began and not alive(worker, now) for worker in workers) if began else 0
-        )
+        since = max(rollout.began_at or now, now - _CRASHES_NS)
+        crashes = sum(worker.seen_at >= since and not alive(worker, now) for worker in workers)
         for worker in living:
             problem = worker.problems.get(name)
             if problem and problem["route"] == rollout.route:

@@ -48,7 +48,7 @@ class Database:
         Raises:
             Unavailable: the database does not answer.
         """
-        with _translated(), self._readers.connect() as connection:
+        with translated(), self._readers.connect() as connection:
             yield connection
 
     @contextmanager
@@ -59,7 +59,7 @@ class Database:
             Unavailable: the database does not answer, or is locked for longer than ``BUSY_TIMEOUT_MS``.
             InvalidInput: a value does not fit its column.
         """
-        with _translated(), self._writers.begin() as connection:
+        with translated(), self._writers.begin() as connection:
             yield connection
 
     def insert_new(self, table: sa.Table) -> Any:
@@ -93,7 +93,13 @@ class Database:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
+    """What the database says, as errors of ours.
+
+    Raises:
+        Unavailable: it does not answer, or takes nothing more.
+        InvalidInput: a value does not fit its column.
+    """
     try:
         yield
     except (sa.exc.OperationalError, sa.exc.TimeoutError) as error:

@@ -68,8 +68,8 @@ class Block:
     ``rows`` are those of each request, 0 unless its status is OK; they stand in ``scores`` and ``features`` one request after the other.
     ``features`` has no columns where they were not captured. Moments are nanoseconds, the latency microseconds. ``extra`` is JSON
     [[row, column, text], ...] of texts outside the levels, with rows of the block; of column ``REASON``: why a request was refused.
-    ``answers`` belong to shadow copies: the scores that
-    the client got for the same rows from the version that answered; there are as many as ``scores``, or none.
+    ``answers`` belong to shadow copies: the scores that the client got for the same rows from the version that answered; there are as many
+    as ``scores``, or none.
     """
 
     tenant: str
@@ -86,6 +86,14 @@ class Block:
     features: Matrix
     answers: Matrix = field(default_factory=lambda: _NO_SCORES)
     extra: bytes = b""
+
+    def unseen(self) -> dict[int, dict[int, str]]:
+        """Texts that are no level of their column, by column and row."""
+        found: dict[int, dict[int, str]] = defaultdict(dict)
+        for row, column, text in orjson.loads(self.extra) if self.extra else ():
+            if column != REASON:
+                found[column][row] = text
+        return found
 
 
 class More(NamedTuple):

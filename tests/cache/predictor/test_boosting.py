@@ -1,22 +1,13 @@
 from __future__ import annotations
 
-import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from predis.cache.predictor.boosting import (
-    CALIBRATION,
-    MODEL,
-    Confidence,
-    Isotonic,
-    reliability,
-    worth_it,
-)
+from predis.cache.predictor.boosting import Confidence, Isotonic, reliability, worth_it
 from predis.cache.predictor.proposals import Proposer, outcomes
-from predis.errors import IntegrityFailure, InvalidInput, MissingExtra
+from predis.errors import InvalidInput, MissingExtra
 
 COLUMNS = [f"feature {n}" for n in range(6)]
 
@@ -46,39 +37,13 @@ def test_chances_are_true_ones_on_later_time(fitted: Confidence) -> None:
     assert ((said - worth) ** 2).mean() < ((worth.mean() - worth) ** 2).mean() * 0.85
     assert next(iter(fitted.importance())) == "feature 0"
     assert sum(fitted.importance().values()) == pytest.approx(1.0)
+    assert fitted.chances(rows[:0]).shape == (0,)
 
 
 def test_the_same_seed_gives_the_same_model(fitted: Confidence) -> None:
     rows, worth, _ = candidates(8_000)
     again = Confidence.fit(rows, worth, columns=COLUMNS)
     np.testing.assert_array_equal(again.chances(rows), fitted.chances(rows))
-
-
-def test_saved_and_loaded_without_code(fitted: Confidence, tmp_path: Path) -> None:
-    fitted.save(tmp_path)
-    assert (tmp_path / MODEL).read_text().startswith("tree\n")
-    loaded = Confidence.load(tmp_path)
-    rows, _, _ = candidates(100, seed=3)
-    np.testing.assert_allclose(loaded.chances(rows), fitted.chances(rows))
-    assert loaded.columns == fitted.columns
-    assert loaded.chances(rows[:0]).shape == (0,)
-
-
-def test_what_is_not_whole_is_not_loaded(fitted: Confidence, tmp_path: Path) -> None:
-    fitted.save(tmp_path)
-    text = (tmp_path / MODEL).read_bytes()
-    (tmp_path / MODEL).write_bytes(text.replace(b"1", b"2", 1))
-    with pytest.raises(IntegrityFailure, match="digest"):
-        Confidence.load(tmp_path)
-    (tmp_path / MODEL).write_bytes(text)
-    document = json.loads((tmp_path / CALIBRATION).read_text())
-    for broken in ({**document, "scores": []}, {**document, "chances": ["x"]}, {"format": 1}, []):
-        (tmp_path / CALIBRATION).write_text(json.dumps(broken))
-        with pytest.raises(IntegrityFailure):
-            Confidence.load(tmp_path)
-    (tmp_path / MODEL).unlink()
-    with pytest.raises(IntegrityFailure, match="train it anew"):
-        Confidence.load(tmp_path)
 
 
 def test_too_little_is_not_learned_from() -> None:
@@ -128,12 +93,8 @@ def test_the_tables_propose_what_is_needed_late_enough() -> None:
     found = []
     for i, key in enumerate([1, 2, 3, 4, 5, 6, 7, 8] * 5):
         found = proposer.read(key, float(i), client=0, needed=True)
-    assert [one.key for one in found if one.share > 0.5] == [
-        4,
-        5,
-        6,
-        7,
-    ]  # after 8; 1 to 3 would come too late
+    after_8 = [one.key for one in found if one.share > 0.5]
+    assert after_8 == [4, 5, 6, 7], "1 to 3 would come too late"
     assert Proposer(4.0).read(1, 0.0, client=0, needed=True) == []
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from predis.cache.predictor.duel import Duel
-from predis.cache.predictor.ensemble import Ensemble
+from predis.cache.predictor.ensemble import Ensemble, likely_after
 from predis.cache.predictor.followers import Stream
 from predis.cache.predictor.tuning import Tuning
 from predis.cache.simulator import registry
@@ -232,6 +232,16 @@ class TestBounds:
     def test_tiny_caches(self, capacity: int) -> None:
         counts, _ = run(loop(2_000, length=50), capacity)
         assert counts.requests == 2_000
+
+
+def test_a_loop_is_told_as_what_comes_eleven_later() -> None:
+    keys = loop(2_500, length=100)
+    table = likely_after(run(keys, 60)[1])
+    right = sum(any(after == keys[i + 11] for after, _ in table.get(keys[i], ())) for i in range(100))
+    assert right > 90
+    assert all(
+        len(after) <= 4 and all(0.5 <= chance <= 1.0 for _, chance in after) for after in table.values()
+    )
 
 
 def test_the_same_stream_gives_the_same_prefetches() -> None:

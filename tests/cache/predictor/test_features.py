@@ -6,18 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from predis.cache.predictor.features.batch import Batch, Shapes, named
+from predis.cache.predictor.features.batch import Batch, named
 from predis.cache.predictor.features.features import Features
 from predis.cache.predictor.features.places import Places
 from predis.cache.predictor.features.table import FEATURES, NAMES, as_markdown
-from predis.cache.ring import Flag
-from tests.cache.told import events
 
 PAGE = Path(__file__).parents[3] / "docs" / "explanation" / "access-features.md"
-
-
-def part(batch: Batch, start: int, stop: int) -> Batch:
-    return Batch(*(getattr(batch, field.name)[start:stop] for field in fields(Batch)))
 
 
 def reads(count: int, seed: int = 3, keys: int = 60) -> Batch:
@@ -47,8 +41,9 @@ def test_how_reads_are_cut_into_batches_changes_nothing() -> None:
     whole = Features().take(batch)
     for size in (1, 7, 128):
         features = Features()
-        cut = np.vstack([features.take(part(batch, at, at + size)) for at in range(0, len(batch), size)])
+        cut = np.vstack([features.take(batch.cut(at, at + size)) for at in range(0, len(batch), size)])
         np.testing.assert_allclose(cut, whole, rtol=1e-3, atol=1e-4, equal_nan=True)
+    assert Features().take(batch.cut(0, 0)).shape == (0, 64)
 
 
 @pytest.mark.parametrize("at", [0, 1, 311, 499])
@@ -162,13 +157,3 @@ def test_places_forget_what_was_used_least_recently() -> None:
     assert len({*found.tolist()}) == 9
     with pytest.raises(ValueError, match="power of two"):
         Places(12, 1)
-
-
-def test_events_of_the_gateway() -> None:
-    told = events([b"session:81", b"prefs:81", b"session:82", b"x" * 120, b"x" * 119 + b"y"], flags=Flag.HIT)
-    batch = Batch.of_events(told, Shapes())
-    assert len(set(batch.key.tolist())) == 5  # the long ones differ where the ring has cut them
-    assert batch.template[0] == batch.template[2] != batch.template[1]
-    assert batch.hit.tolist() == [1.0] * 5
-    assert Features().take(batch).shape == (5, 64)
-    assert Features().take(part(batch, 0, 0)).shape == (0, 64)

@@ -129,7 +129,6 @@ def test_wasted_prefetches_stay_within_the_share_of_demand() -> None:
         budget.demand()
         prefetched += budget.take()
     assert prefetched <= 0.1 * 1_000 + 5
-    assert budget.refused == 1_000 - prefetched
 
 
 def test_used_prefetches_cost_nothing() -> None:

@@ -1,4 +1,4 @@
-"""An independent judge: replays a trace and the events of a cache, knowing no policy, and checks every rule of issue and docs.
+"""An independent judge: replays a trace and the events of a cache, knowing no policy, and checks every rule of the docs.
 
 It shares no code with the simulator on purpose. Whoever breaks a rule gets an AssertionError that says where.
 """

@@ -157,7 +157,7 @@ def test_sizes(text: str, in_bytes: bool, expected: int) -> None:
     assert capacity(text, TRACE, in_bytes=in_bytes) == expected
 
 
-@pytest.mark.parametrize("text", ["", "much", "-1", "1ib", "5 TB"])
+@pytest.mark.parametrize("text", ["", "much", "-1", "1ib", "5 TB", "0", "0%"])
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(InvalidInput, match="a size is"):
         capacity(text, TRACE, in_bytes=False)

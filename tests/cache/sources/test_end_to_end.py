@@ -21,6 +21,7 @@ from predis.cache.link import Link
 from predis.cache.upstream import Address, Single
 from predis.metrics import Metrics
 from predis.state.engine import Database
+from tests.cache.gateways import wait_until
 from tests.cache.sources import slow
 from tests.cache.sources.slow import Function, declare, run, supplied, url_of
 
@@ -282,8 +283,7 @@ def test_what_is_written_reaches_the_source(
     def reaches(names: dict[int, str]) -> None:
         if writes == "through":
             assert stored() == names
-        while stored() != names:
-            time.sleep(0.01)
+        wait_until(lambda: stored() == names)
 
     def client(port: int) -> None:
         with redis.Redis(port=port) as cache:

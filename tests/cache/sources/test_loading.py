@@ -592,6 +592,11 @@ def test_hashes(state: Database, valkey: ValkeyServer) -> None:
 
 
 def test_declarations_are_followed_without_a_restart(state: Database, valkey: ValkeyServer) -> None:
+    before = set(threading.enumerate())
+
+    def at_work() -> int:
+        return sum(thread.name.startswith("source-users") for thread in set(threading.enumerate()) - before)
+
     async def story() -> None:
         async with supplied(state, valkey) as supply:
             assert not supply.reader.active
@@ -605,6 +610,14 @@ def test_declarations_are_followed_without_a_restart(state: Database, valkey: Va
             await asyncio.to_thread(of_users, state, ttl_s=7)
             assert await supply.look()
             assert supply._shelf.feeds()[0] is not feed
+            assert await supply.reader.load([b"user:2"]) == [b'{"id":2}']
+            # Of the one before no thread is left, and whoever comes to it late is told.
+            await until(lambda: at_work() == 1)
+            with pytest.raises(SourceFailed, match="no longer declared"):
+                await feed.fetch({"id": 3})
+            with pytest.raises(SourceFailed, match="no longer declared"):
+                await feed.apply([])
+            assert len(users.calls) == 2
 
     run(story())
 

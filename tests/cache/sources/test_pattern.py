@@ -75,6 +75,9 @@ class TestMatcher:
         for i in range(1_000):
             assert matcher.match(b"user:%d" % i) == "one"
         assert len(matcher._known) <= 10
+        matcher._known.clear()
+        assert matcher.match(b"user:" + bytes(1 << 20)) is None
+        assert not matcher._known
 
     def test_nothing(self) -> None:
         assert Matcher([]).match(b"user:1") is None

@@ -51,6 +51,17 @@ def of_users(state: Database, url: str, **more: Any) -> None:
     declare(state, "users", **document)
 
 
+def held_function(state: Database, monkeypatch: pytest.MonkeyPatch, answer: Callable[[Any], Any]) -> Function:
+    """A source that is a function, which does not come back from a write until it is let."""
+    held = Function(answer)
+    monkeypatch.setattr(slow, "USERS", held)
+    function = "tests.cache.sources.slow:users"
+    document = {"pattern": "user:{id}", "kind": "python", "function": function, "upsert": function}
+    declare(state, "users", **document, writes="behind")
+    held.hold()
+    return held
+
+
 async def command(supply: Supply, *words: str | bytes) -> None:
     """What the gateway does with a write."""
     raw = [word.encode() if isinstance(word, str) else word for word in words]
@@ -360,13 +371,8 @@ class TestBehind:
     def test_a_worker_that_ends_lets_go_when_its_write_is_written(
         self, state: Database, valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        held, written = Function(lambda batch: None), []
-        monkeypatch.setattr(slow, "USERS", held)
-        held.answer = lambda bound: written.append(bound["name"])
-        function = "tests.cache.sources.slow:users"
-        document = {"pattern": "user:{id}", "kind": "python", "function": function, "upsert": function}
-        declare(state, "users", **document, writes="behind")
-        held.hold()
+        written: list[Any] = []
+        held = held_function(state, monkeypatch, lambda bound: written.append(bound["name"]))
 
         async def story() -> None:
             async with supplied(state, valkey) as one:
@@ -387,12 +393,7 @@ class TestBehind:
         self, state: Database, valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("predis.cache.sources.queue._LAST_WRITE_S", 0.05)
-        held = Function(lambda bound: None)
-        monkeypatch.setattr(slow, "USERS", held)
-        function = "tests.cache.sources.slow:users"
-        document = {"pattern": "user:{id}", "kind": "python", "function": function, "upsert": function}
-        declare(state, "users", **document, writes="behind")
-        held.hold()
+        held = held_function(state, monkeypatch, lambda bound: None)
 
         async def story() -> None:
             async with supplied(state, valkey) as one:

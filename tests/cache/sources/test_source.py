@@ -68,6 +68,7 @@ def test_a_list_as_it_is_asked_for(statement: str, asked: str) -> None:
         ({**SQL, "url_env": "X"}, "either url or url_env"),
         ({**SQL, "statement": ""}, "statement is missing"),
         ({**SQL, "statement": "SELECT :other"}, "binds :other"),
+        ({**SQL, "statement": " delete FROM users WHERE id = :id"}, "statement reads"),
         ({**SQL, "statement": "SELECT 1 WHERE 1 IN :id AND 2 IN :id"}, "only one placeholder"),
         ({**SQL, "function": "a:b"}, "is for the kind python"),
         ({**SQL, "writes": "behind"}, "needs upsert, delete or both"),
@@ -113,7 +114,9 @@ def test_from_a_command_line(key: str, text: str, value: object) -> None:
     assert typed(key, text) == value
 
 
-@pytest.mark.parametrize(("key", "text"), [("ttl_s", "long"), ("colour", "red")])
+@pytest.mark.parametrize(
+    ("key", "text"), [("ttl_s", "long"), ("colour", "red"), ("headers", "Accept"), ("headers", "=x")]
+)
 def test_not_from_a_command_line(key: str, text: str) -> None:
     with pytest.raises(InvalidInput):
         typed(key, text)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
-from predis.app.control import Platform
 from predis.app.home import prepare
+from predis.app.platform import Platform
 from predis.metrics import Metrics
 from predis.settings import Settings
 from tests.installation import settings_of

@@ -14,7 +14,6 @@ from starlette.testclient import TestClient
 from predis.app.control import control_app
 from predis.clock import ManualClock
 from predis.errors import Conflict, InvalidInput, NotFound, VersionNotFound
-from predis.rollout.backtest.jobs import window_start
 from predis.state import Database
 from tests import toys
 from tests.rollout.backtest.log import begin, ended, serve
@@ -149,13 +148,6 @@ def test_what_makes_no_sense_is_refused_before_it_begins(installed: toys.Install
     serve(installed)
     with pytest.raises(InvalidInput, match="serves no version to compare with"):
         begin(installed, 2)
-
-
-def test_a_window_begins_a_span_ago_or_at_a_moment() -> None:
-    now = 1_700_000_000 * toys.SECOND
-    assert window_start("7d", now=now) == now - 7 * 86_400 * toys.SECOND
-    assert window_start(" 30m ", now=now) == now - 1_800 * toys.SECOND
-    assert window_start("1970-01-01T00:01:00Z", now=now) == 60 * toys.SECOND
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)

@@ -107,7 +107,10 @@ class Branch(asyncio.Protocol):
         """Close it, without anybody being told."""
         self.refuse("it is not wanted any more")
         if self.transport is not None:
-            self.transport.close()
+            if self.transport.get_write_buffer_size():
+                self.transport.close()
+            else:
+                self.transport.abort()  # behind TLS, close() waits for the node's goodbye as well
             self.transport = None
 
     def refuse(self, reason: str) -> None:

@@ -44,6 +44,7 @@ CONNECT_S = 1.0
 _AGAIN_S = 0.05  # before a node that was not reached, or that sends away again and again, is tried once more
 _TRIES = 16
 _HELD_BYTES = 1 << 20  # of commands that wait to be sent, and of replies that wait for their turn
+_MOST_COMMAND = 1 << 30  # bytes of one that is not whole yet, as Valkey's client-query-buffer-limit
 
 
 class Nodes(Protocol):
@@ -134,7 +135,7 @@ class ClusterTransport(asyncio.Transport):
         commands = self._requests.feed(bytes(data))
         self.held.extend(commands)
         self._held_bytes += sum(len(raw) for _, raw in commands)
-        if self._requests.broken is not None:
+        if self._requests.broken is not None or self._requests.held > _MOST_COMMAND:
             self.lose()
             return
         self._proceed()
@@ -417,6 +418,7 @@ class ClusterTransport(asyncio.Transport):
         for node in [node for node in self._branches if node is not self.home]:
             branch = self._branches.pop(node)
             self.under_way -= len(branch.waiting)
+            branch.waiting.clear()  # or it is counted again where the branch was not connected yet
             branch.abandon()
         self.transaction, self.watch, self.ahead = None, None, b""
         self.muted = self.skip = False

@@ -20,7 +20,6 @@ from collections.abc import Collection
 from predis.cache.predictor.followers import Followers, Occurrence, Recent
 
 _HALVING = 32
-_YOUNG = 4_096  # reads of one client within the time of a load
 
 
 class Associations:
@@ -78,8 +77,6 @@ class Associations:
                 if occurrence.key != key and occurrence.when >= earliest:
                     self._table.tie(occurrence.first, key)
         stream.young.append(Occurrence(us, key, first=self._table.seen(key), second=None))
-        if len(stream.young) > _YOUNG:
-            stream.young.popleft()
 
     def learned(
         self, *, least: float = 0.5, support: float = 3.0, most: int = 3

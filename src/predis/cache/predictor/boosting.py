@@ -4,8 +4,6 @@ Trees rank well and boast: what they call 0.9 need not come true nine times in t
 from. A decision by cost and benefit needs true probabilities. So the trees learn from the older part of the past only; the newer part
 goes to an isotonic regression (pool adjacent violators), which maps what the trees say to how often that came true.
 
-Saved as LightGBM's own text and a JSON file beside it with the calibration and the text's digest; no code is in either.
-
 References:
     G. Ke et al.: LightGBM: a highly efficient gradient boosting decision tree. NeurIPS 2017.
     B. Zadrozny, C. Elkan: Transforming classifier scores into accurate multiclass probability estimates. KDD 2002.
@@ -13,21 +11,16 @@ References:
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
-from predis.errors import IntegrityFailure, InvalidInput, MissingExtra
+from predis.errors import InvalidInput, MissingExtra
 
-MODEL, CALIBRATION = "confidence.txt", "confidence.json"
-_FORMAT = 1
 _LEAST = 500  # candidates to learn from, and to calibrate with
 _TREES = 150
 _PARAMETERS = {
@@ -68,7 +61,7 @@ class Isotonic:
 
 
 class Confidence:
-    """The trained judge. Make one with ``fit`` or ``load``.
+    """The trained judge. Make one with ``fit``.
 
     Attributes:
         columns: names of the inputs, in order.
@@ -119,42 +112,6 @@ class Confidence:
         total = gain.sum() or 1.0
         found = {name: float(part / total) for name, part in zip(self.columns, gain, strict=True)}
         return dict(sorted(found.items(), key=lambda item: -item[1]))
-
-    def save(self, folder: Path) -> None:
-        """Write both files."""
-        folder.mkdir(parents=True, exist_ok=True)
-        text = self._booster.model_to_string().encode()
-        document = {
-            "format": _FORMAT,
-            "sha256": hashlib.sha256(text).hexdigest(),
-            "columns": self.columns,
-            "scores": self._calibration.scores.tolist(),
-            "chances": self._calibration.chances.tolist(),
-        }
-        (folder / MODEL).write_bytes(text)
-        (folder / CALIBRATION).write_text(json.dumps(document))
-
-    @classmethod
-    def load(cls, folder: Path) -> Confidence:
-        """What ``save`` wrote.
-
-        Raises:
-            IntegrityFailure: a file is not there, is not what the other says, or is no such file.
-        """
-        try:
-            text = (folder / MODEL).read_bytes()
-            document = json.loads((folder / CALIBRATION).read_text())
-            if document["format"] != _FORMAT or document["sha256"] != hashlib.sha256(text).hexdigest():
-                raise ValueError("the digest is another")
-            scores, chances = (np.array(document[name], np.float64) for name in ("scores", "chances"))
-            if scores.shape != chances.shape or scores.ndim != 1 or not len(scores):
-                raise ValueError("no calibration")
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise IntegrityFailure(
-                f"the confidence in {folder} is not to be trusted ({error}); train it anew"
-            ) from error
-        booster = _lightgbm().Booster(model_str=text.decode())
-        return cls(booster, document["columns"], calibration=Isotonic(scores, chances))
 
 
 def worth_it(chances: NDArray[np.float64], *, price: float) -> Labels:

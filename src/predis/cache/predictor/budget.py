@@ -27,7 +27,6 @@ class Budget:
         self.share = share
         self.most = most
         self._tokens = most
-        self.refused = 0
 
     def demand(self, loads: int = 1) -> None:
         """So many keys were loaded because somebody asked."""
@@ -40,7 +39,6 @@ class Budget:
     def take(self) -> bool:
         """Take what one prefetch costs; False where there is too little."""
         if self._tokens < 1.0:
-            self.refused += 1
             return False
         self._tokens -= 1.0
         return True

@@ -20,7 +20,7 @@ prefetches.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from predis.cache.predictor.duel import Duel
 from predis.cache.predictor.followers import Followers, Occurrence, Recent, Source, Stream
@@ -35,12 +35,8 @@ from predis.cache.simulator.prefetchers.base import Prefetcher
 from predis.cache.simulator.setup import Key, Setup
 
 FIRST, SECOND, FAR, STRIDE = range(4)  # rules
-AGAIN, HELD = (
-    4,
-    5,
-)  # what else is known of a candidate: it was guessed before; this client asked for it itself of late
+AGAIN, HELD = 4, 5  # known besides: it was guessed before; this client asked for it itself of late
 _REVIEW = 1_024  # requests
-_ROUNDING_S = 1e-9
 _TRUST = 0.75  # weight of the last calibration beside the mixture itself
 _RARE = 0.2  # share below which a follower that came once is no candidate
 _UNLIKELY = 0.15  # chance below which a candidate is watched only now and then
@@ -65,7 +61,7 @@ class Ensemble(Prefetcher):
         super().__init__(setup)
         self.tuning = tuning = tuning or Tuning()
         self.timed = setup.delay.seconds > 0
-        self.wait = setup.delay.seconds - _ROUNDING_S if self.timed else setup.delay.requests + 1.0
+        self.wait = setup.delay.wait
         self.purse = Purse(tuning)
         self.guesses = Guesses(
             wait=self.wait, horizon=tuning.horizon, rate=tuning.rate, evidence=tuning.evidence
@@ -387,3 +383,38 @@ def kind_of(seen: int, share: float, *, confirmed: bool) -> int:
     return (_SEEN[min(seen, len(_SEEN) - 1)] * 2 + confirmed) * 16 + (
         10 if share >= 1.0 else int(share * 10.0)
     )
+
+
+def likely_after(
+    ensemble: Ensemble, *, least: float = 0.5, most: int = 4
+) -> Mapping[Key, tuple[tuple[Key, float], ...]]:
+    """What was learned as a table: for each source the keys that follow in time, each with its chance, the likeliest first.
+
+    Args:
+        least: chance below which a key is left out. More: fewer, surer.
+        most: keys of one source.
+    """
+    found: dict[Key, dict[Key, float]] = {}
+    for rule, table in ((FIRST, ensemble.first), (FAR, ensemble.far)):
+        calibrations = ensemble.calibrations[rule]
+        for name, source in table.sources.items():
+            if not isinstance(name, int | str):
+                continue
+            for key, count in source.after.items():
+                share = count / source.seen
+                kinds = [
+                    calibrations.get(kind_of(source.seen, share, confirmed=one)) for one in (False, True)
+                ]
+                chance = _pooled([one for one in kinds if one is not None])
+                if chance >= least:
+                    chances = found.setdefault(name, {})
+                    chances[key] = max(chance, chances.get(key, 0.0))
+    return {
+        name: tuple(sorted(chances.items(), key=lambda item: -item[1])[:most])
+        for name, chances in found.items()
+    }
+
+
+def _pooled(calibrations: Sequence[Calibration]) -> float:
+    every = sum([one.all for one in calibrations])
+    return sum([one.true for one in calibrations]) / every if every else 0.0

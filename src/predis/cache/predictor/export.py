@@ -92,7 +92,8 @@ class AccessExport:
         self.written = self.dropped = self.retired = 0
         self._lock = threading.Lock()  # of ``dropped`` and what waits, which both threads count
         self._told = [0, 0]
-        self._counters = [metrics.counter(f"predis_learner_export{end}_total") for end in ("ed", "_dropped")]
+        counted = ("predis_learner_exported_total", "predis_learner_export_dropped_total")
+        self._counters = [metrics.counter(name) for name in counted]
         self._rows, self._file_s = rows, file_s
         self._queue: queue.SimpleQueue[tuple[str, NDArray[Any]] | None] = queue.SimpleQueue()
         self._waiting = 0  # reads in it

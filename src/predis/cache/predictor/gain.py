@@ -44,7 +44,6 @@ class HoldBack:
 
     def __init__(self, share: float = HELD_BACK, *, salt: str = "") -> None:
         self.share = share
-        self.salt = salt
         self._seed = zlib.crc32(salt.encode())
         self._below = int(share * _ALL)
 

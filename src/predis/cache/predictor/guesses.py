@@ -15,7 +15,6 @@ from predis.cache.predictor.odds import Calibration, LastCalibration, Mixture
 from predis.cache.predictor.patience import Patience
 from predis.cache.simulator.setup import Key
 
-_DEPTH = 3  # guesses of one key that wait at a time
 _LIKELY = 0.4  # chance above which a guess's age counts for the patience
 
 
@@ -33,7 +32,7 @@ class Guess:
         self.at, self.when, self.before, self.opinion = at, when, before, opinion
         self.acted = self.covered = False
         if before is not None and before.before is not None:
-            before.before.before = None  # _DEPTH
+            before.before.before = None  # three guesses of one key wait at a time
 
     def cover(self) -> None:
         guess: Guess | None = self

@@ -17,7 +17,6 @@ loads too much only the surer pairs are used.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import fields
 from typing import NamedTuple
 
 import numpy as np
@@ -41,8 +40,6 @@ _MOST = 4  # followers of a key
 _FREQUENT = 5  # reads of a key in the newer part, for the network to be heard about it
 _LEARNT = 200_000  # candidates that trees learn from, the latest
 _EPOCHS, _SHOWN = 4, 100_000  # the network sees each read so often at least, and so many in all
-_ROWS = 4_096  # features are computed for at once
-_ROUNDING_S = 1e-9
 _SURE = 2.0  # standard errors
 # Of a wasted load, in misses spared; with the last, seven of ten must be right.
 _PRICES = (Tuning().price, 1.0, 1.5, 2.5)
@@ -153,8 +150,8 @@ class Past:
         self.codes, self.clients, self.seconds = trace.codes, trace.clients, trace.ts
         self._capacity = setup.capacity
         self.missed = np.array([missed for _, missed, _ in self._reads()])
-        self.delay_s = setup.delay.seconds - _ROUNDING_S
-        ready = np.searchsorted(self.seconds, self.seconds + self.delay_s)
+        self.wait_s = setup.delay.wait
+        ready = np.searchsorted(self.seconds, self.seconds + self.wait_s)
         self.ready = np.maximum(ready, np.arange(len(trace)) + 1)
         self.horizon = max(32, min(Tuning().horizon, setup.capacity))
         self.cut = round(len(trace) * _OLDER)
@@ -171,7 +168,7 @@ class Past:
 
     def proposed(self) -> tuple[Numbers, Numbers, NDArray[np.float32]]:
         """Candidates of the tables: after which read, which key, and ``COLUMNS``. Of those to learn from the latest, of the others all."""
-        proposer = Proposer(self.delay_s)
+        proposer = Proposer(self.wait_s)
         rows: list[int] = []
         keys: list[Key] = []
         columns: list[tuple[float, ...]] = []
@@ -193,11 +190,7 @@ class Past:
         batch = Batch.of_columns(
             self.codes, templates=self._templates[self.codes], clients=self.clients, hits=~self.missed, seconds=self.seconds
         ).with_questions(rows, keys, templates=self._templates[keys])  # fmt: skip
-        features, found = Features(), [np.empty((0, len(NAMES)), np.float32)]
-        for start in range(0, len(batch), _ROWS):
-            part = Batch(*(getattr(batch, one.name)[start : start + _ROWS] for one in fields(Batch)))
-            found.append(features.take(part)[~part.learn])
-        return np.concatenate(found)
+        return Features().answers(batch)
 
     def absent(self, rows: Numbers, keys: Numbers) -> NDArray[np.bool_]:
         """Which of these keys were not resident after these reads; rows ascending."""

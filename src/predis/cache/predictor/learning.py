@@ -24,7 +24,8 @@ from predis.cache.ring import KEY_BYTES, Flag
 
 Peek = Callable[[Sequence[bytes]], Sequence[bytes | None]]
 
-_HORIZON_US = 60_000_000
+HORIZON_US = 60_000_000
+CONFIDENCE, SUPPORT = 0.3, 20.0  # that a rule must have
 _WHOLE, _HIT = int(Flag.WHOLE), int(Flag.HIT)
 
 
@@ -54,8 +55,8 @@ class TableLearner:
         *,
         peek: Peek | None = None,
         delay_s: float = 0.01,
-        min_confidence: float = 0.3,
-        min_support: float = 20.0,
+        min_confidence: float = CONFIDENCE,
+        min_support: float = SUPPORT,
         peeks: int = 100,
     ) -> None:
         self._match = match
@@ -64,8 +65,8 @@ class TableLearner:
         self.min_confidence = min_confidence
         self.min_support = min_support
         delay_us = round(delay_s * 1e6)
-        self.rules = TemplateRules(delay=delay_us, horizon=_HORIZON_US)
-        self.associations = Associations(delay_us=delay_us, horizon_us=_HORIZON_US)
+        self.rules = TemplateRules(delay=delay_us, horizon=HORIZON_US)
+        self.associations = Associations(delay_us=delay_us, horizon_us=HORIZON_US)
         self.reads = 0
         self.kinds: Counter[str] = Counter()
         """Reads by template; whoever looks may empty it."""

@@ -3,30 +3,23 @@
 In goes what the client read last, each key hashed into one of some thousand buckets, so that a key never seen before is no error. Out
 come the few likeliest of the keys that were needed most, with the network's probability that they are among the next that are
 needed *late enough for a prefetch*. It is trained elsewhere (`lstm`, with PyTorch) and asked here through ONNX Runtime.
-
-Saved as an ONNX file and a JSON file beside it with the keys and the ONNX file's digest.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from predis.cache.predictor.features.batch import named
-from predis.errors import IntegrityFailure, MissingExtra
+from predis.errors import MissingExtra
 
-NETWORK, KEYS = "next-keys.onnx", "next-keys.json"
 WINDOW = 8  # reads that go in
 BUCKETS = 4_096  # of keys that go in; 0: no read
 CLASSES = 2_048  # keys that can come out
 TOP = 4  # that do
 BATCH = 256
-_FORMAT = 1
 
 Numbers = NDArray[np.int64]
 
@@ -66,23 +59,20 @@ def needed_next(
 
 
 class NextKeys:
-    """A trained network, ready to be asked.
+    """A trained network, ready to be asked: on a GPU where ONNX Runtime has one, else on one thread.
 
     Args:
-        network: the ONNX file's contents.
+        network: an ONNX file's contents.
         keys: what its classes stand for.
-        gpu: ask it on a GPU where ONNX Runtime has one.
-        threads: of the processor that one question may use.
     """
 
-    def __init__(self, network: bytes, keys: Numbers, *, gpu: bool = True, threads: int = 1) -> None:
+    def __init__(self, network: bytes, keys: Numbers) -> None:
         runtime = _onnxruntime()
         options = runtime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = 1
         there = runtime.get_available_providers()
-        wanted = (["CUDAExecutionProvider"] if gpu else []) + ["CPUExecutionProvider"]
+        wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
         self.keys = keys
-        self._network = network
         self._session: Any = runtime.InferenceSession(
             network, options, providers=[provider for provider in wanted if provider in there]
         )
@@ -99,36 +89,6 @@ class NextKeys:
         if not keys:
             return np.empty((0, TOP), np.int64), np.empty((0, TOP), np.float32)
         return np.concatenate(keys), np.concatenate(chances)
-
-    def save(self, folder: Path) -> None:
-        """Write both files."""
-        folder.mkdir(parents=True, exist_ok=True)
-        digest = hashlib.sha256(self._network).hexdigest()
-        (folder / NETWORK).write_bytes(self._network)
-        (folder / KEYS).write_text(
-            json.dumps({"format": _FORMAT, "sha256": digest, "keys": self.keys.tolist()})
-        )
-
-    @classmethod
-    def load(cls, folder: Path, *, gpu: bool = True) -> NextKeys:
-        """What ``save`` wrote.
-
-        Raises:
-            IntegrityFailure: a file is not there, is not what the other says, or is no such file.
-        """
-        try:
-            network = (folder / NETWORK).read_bytes()
-            document = json.loads((folder / KEYS).read_text())
-            if document["format"] != _FORMAT or document["sha256"] != hashlib.sha256(network).hexdigest():
-                raise ValueError("the digest is another")
-            keys = np.array(document["keys"], np.int64)
-            if keys.ndim != 1 or not len(keys):
-                raise ValueError("no keys")
-        except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
-            raise IntegrityFailure(
-                f"the network in {folder} is not to be trusted ({error}); train it anew"
-            ) from error
-        return cls(network, keys, gpu=gpu)
 
 
 def _onnxruntime() -> Any:

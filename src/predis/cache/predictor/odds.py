@@ -2,8 +2,8 @@
 
 Each rule says how it came to a guess (how often the source was seen, which share of the time this key followed, whether the stream ran
 as foretold of late). A *Calibration* counts what became of guesses of the same kind; that is the rule's honest probability. Where
-several rules guess the same key, a *Mixer* adds their log-odds, weighted by how much each has been worth beside the others (logistic
-mixing, Mahoney's PAQ), and a last calibration takes what the mixer says and replies how often that was right.
+several rules guess the same key, a *Mixture* adds their log-odds, weighted by how much each has been worth beside the others (logistic
+mixing, Mahoney's PAQ), and a last calibration takes what the mixture says and replies how often that was right.
 """
 
 from __future__ import annotations
@@ -26,10 +26,6 @@ class Calibration:
 
     def __init__(self, true: float = 0.6, of: float = 2.0) -> None:
         self.true, self.all = true, of
-
-    @property
-    def chance(self) -> float:
-        return self.true / self.all
 
     def outcome(self, came_true: bool, most: float) -> None:
         self.all += 1.0

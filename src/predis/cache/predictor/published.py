@@ -73,7 +73,6 @@ class Follower:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._seen: tuple[int, int] | None = None
-        self.entry: dict[str, Any] | None = None
 
     def look(self) -> Tables | None:
         """Tables that have come into use since the last look; None where that is as it was, or they are not to be trusted."""
@@ -90,12 +89,10 @@ class Follower:
             log.warning("the predictor's %s cannot be read; prefetching goes on as it was", CURRENT)
             return None
         try:
-            tables = read(self._folder, entry["digest"])
+            return read(self._folder, entry["digest"])
         except IntegrityFailure as error:
             log.warning("%s; prefetching goes on as it was", error.message)
             return None
-        self.entry = entry
-        return tables
 
 
 def _name(digest: str) -> str:

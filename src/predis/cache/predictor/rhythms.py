@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from predis.cache.predictor.schedules import MOST, Schedule
+from predis.cache.predictor.schedules import MOST, PATIENCE, Schedule
 from predis.cache.predictor.tables import Matched
 from predis.cache.ring import KEY_BYTES, Flag
 from predis.cache.ring_reader import keys_of
@@ -43,7 +43,6 @@ _MOST_SPREAD_US = 20e6
 _SAME_US = 500_000
 _LEAST_US, _LONGEST_US = 2e6, 2 * 86_400e6
 _SLACK_US = 10_000  # added to what is seen of the spread
-_PATIENCE = 3.5  # periods without a read after which a schedule has ended
 _BACK_US = 1_000_000  # a clock may be corrected by so much
 _SPATIAL, _HIT = int(Flag.SPATIAL), int(Flag.HIT)
 
@@ -128,9 +127,8 @@ class Rhythms:
         self._last_hit = np.zeros(most_keys, np.bool_)
         self._counts = np.zeros(most_keys, np.int64)
         self._places: OrderedDict[bytes, int] = OrderedDict()  # the key read longest ago first
-        self._rules: dict[
-            bytes, tuple[str, float]
-        ] = {}  # of keys that have a schedule, its name and nominal period
+        # Of keys that have a schedule, its name and nominal period.
+        self._rules: dict[bytes, tuple[str, float]] = {}
         self._newest: dict[str, int] = {}
         self.seen_us = 0
 
@@ -161,7 +159,7 @@ class Rhythms:
         grid = fit(moments)
         known = np.array([key in self._rules for key in keys], np.bool_)
         steady = (grid.on >= _ENOUGH) & (grid.ones >= _ONES) | known & (grid.on >= _STILL)
-        due = steady & (moments[:, -1] + _PATIENCE * grid.period >= self.seen_us)
+        due = steady & (moments[:, -1] + PATIENCE * grid.period >= self.seen_us)
         due &= (grid.period >= _LEAST_US) & (grid.period <= _LONGEST_US)
         rows = sorted(np.flatnonzero(due).tolist(), key=lambda row: not known[row])  # those in use stay
         found = []

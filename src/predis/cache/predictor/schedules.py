@@ -23,7 +23,8 @@ MOST = 512
 """Schedules of one installation."""
 _FORMAT = 1
 _MOST_BYTES = 4 << 20
-_PATIENCE = 3.5
+PATIENCE = 3.5
+"""Periods without a read after which a schedule has ended."""
 _UNSEEN_S = 3_600.0  # the sample rests for half an hour at most
 
 
@@ -57,7 +58,7 @@ class Schedule(NamedTuple):
 
     def is_over(self, now_s: float) -> bool:
         """Whether it was not read for so long that it surely ended."""
-        return now_s - self.last_s > _PATIENCE * self.period_s + _UNSEEN_S
+        return now_s - self.last_s > PATIENCE * self.period_s + _UNSEEN_S
 
 
 class Schedules(NamedTuple):

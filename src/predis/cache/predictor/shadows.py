@@ -12,9 +12,7 @@ from collections import OrderedDict
 
 from predis.cache.simulator.setup import Key
 
-SMALL_SHARE = (
-    0.1  # of S3-FIFO's residents, in the queue on trial; more: newcomers get longer to prove themselves
-)
+SMALL_SHARE = 0.1  # of S3-FIFO's residents, in the queue on trial; more: newcomers prove themselves longer
 GHOST_SHARE = 0.9  # of the capacity, keys S3-FIFO remembers after they left its small queue
 IN_SHARE = 0.25  # of 2Q's residents, in its queue of newcomers
 OUT_SHARE = 0.5  # of the capacity, keys 2Q remembers

@@ -379,7 +379,7 @@ class Steward:
             return
         self._asked_ns = now
         try:
-            self._parts.trainings.begin(trigger=trigger, champion=self._versions.in_use()[0], actor=ACTOR)
+            self._parts.trainings.begin(trigger=trigger, champion=champion, actor=ACTOR)
             self._problem = ""
         except PredisError as error:
             log.warning("the predictor was not trained: %s", error)

@@ -103,7 +103,7 @@ class Rule:
 
 
 class Learned(NamedTuple):
-    """A rule with what was seen of it: shares of the first template's reads, and how far ahead it saw, in requests."""
+    """A rule with what was seen of it: shares of the first template's reads, and how far ahead it saw, in the unit of ``read``'s ``i``."""
 
     rule: Rule
     confidence: float
@@ -131,10 +131,10 @@ class TemplateRules:
     """Learns rules from reads in order; says which hold.
 
     Args:
-        delay: requests of the whole stream that a prefetch takes; a credit that came sooner is not on time.
+        delay: how long a prefetch takes, in the unit of ``read``'s ``i``; a credit that came sooner is not on time.
         window: how many reads of each template a key is compared with. More see further ahead, and cost more.
         templates: of how many templates a client's reads are remembered; the one not read for longest is forgotten.
-        horizon: reads older than so many requests of the whole stream are not compared with.
+        horizon: reads older than this, in the same unit, are not compared with.
         max_clients, max_rules: what is kept; the longest idle client, the weakest rules go.
         half_life: reads after which counts are halved. Shorter forgets sooner, and knows less for sure.
 
@@ -182,7 +182,7 @@ class TemplateRules:
         """One read, in the order of ``i``.
 
         Args:
-            i: its index in the whole stream.
+            i: when: its index in the whole stream, or a time.
             value: the scalar fields of the value it gave, where the caller looked.
             parsed: the key's template and arguments, where the caller knows them.
         """

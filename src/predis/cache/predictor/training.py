@@ -1,7 +1,7 @@
 """A version of the predictor is trained: recorded reads in, tables and the simulator's report out.
 
 The older three quarters of the reads are learnt from: rules between kinds of keys as the learner learns them, and of single keys what the
-ensemble of the simulator has found to be likely enough, in time (``saved.compiled``). The newest quarter is then replayed against LRU,
+ensemble of the simulator has found to be likely enough, in time (``likely_after``). The newest quarter is then replayed against LRU,
 S3-FIFO, and LRU with these very tables prefetching: what they would have done with reads they have not seen is the version's metrics. The
 cache of the replay holds a tenth of the keys; a load takes as long as the gateway's do.
 
@@ -24,10 +24,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from predis.cache.predictor import saved
 from predis.cache.predictor.duel import Duel
-from predis.cache.predictor.ensemble import Ensemble
+from predis.cache.predictor.ensemble import Ensemble, likely_after
 from predis.cache.predictor.learned import Followers, Improved, Past, Played, improved_by
+from predis.cache.predictor.learning import CONFIDENCE, HORIZON_US, SUPPORT
 from predis.cache.predictor.recorded import LEAST_ROWS, brief
 from predis.cache.predictor.tables import Tables
 from predis.cache.predictor.templates import Parsed, TemplateRules
@@ -45,8 +45,7 @@ from predis.errors import InvalidInput
 _LEARNT = 0.75
 _CAPACITY = 0.1
 _LEAST_SLOTS = 16
-_HORIZON_US = 60_000_000
-_CONFIDENCE, _SUPPORT, _CHANCE = 0.3, 20.0, 0.5
+_CHANCE = 0.5
 _FOLLOWED = 100_000
 
 
@@ -142,7 +141,7 @@ class ByTables(Prefetcher):
 
 def _learn(trace: Trace, matcher: Matcher[Known], *, setup: Setup) -> tuple[Tables, Counter[str]]:
     """Tables of what a trace shows, and how many reads of each kind it has."""
-    rules = TemplateRules(delay=round(setup.delay.seconds * 1e6), horizon=_HORIZON_US)
+    rules = TemplateRules(delay=round(setup.delay.seconds * 1e6), horizon=HORIZON_US)
     kinds: Counter[str] = Counter()
     for block in trace.blocks():
         for key, client, ts in zip(block.keys, block.clients, block.ts, strict=True):
@@ -150,7 +149,7 @@ def _learn(trace: Trace, matcher: Matcher[Known], *, setup: Setup) -> tuple[Tabl
             if parsed is not None:
                 kinds[parsed.template] += 1
                 rules.read(round(ts * 1e6), str(key), client=client, parsed=parsed)
-    by_rules = Tables(rules=tuple(rules.learned(min_confidence=_CONFIDENCE, min_support=_SUPPORT)))
+    by_rules = Tables(rules=tuple(rules.learned(min_confidence=CONFIDENCE, min_support=SUPPORT)))
     capacity = _slots(trace)
     ensemble = Ensemble(replace(setup, capacity=capacity))
     replay(trace, Duel(capacity), prefetcher=ensemble)
@@ -184,7 +183,7 @@ def _improved(
 
 def _followers(ensemble: Ensemble) -> Iterator[tuple[bytes, tuple[bytes, ...]]]:
     """What the ensemble says of single keys, those first that occurred last."""
-    for name, likely in reversed(list(saved.compiled(ensemble, least=_CHANCE).items())):
+    for name, likely in reversed(list(likely_after(ensemble, least=_CHANCE).items())):
         yield str(name).encode(), tuple(str(one).encode() for one, _ in likely)
 
 

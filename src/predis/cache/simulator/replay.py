@@ -27,8 +27,6 @@ from predis.errors import InvalidInput
 
 Progress = Callable[[int], None]
 
-_ROUNDING_S = 1e-9  # sums of seconds in binary
-
 
 def replay(
     trace: Trace,
@@ -87,7 +85,8 @@ class _Replay:
     ) -> None:
         self.trace, self.policy, self.events, self.sizes = trace, policy, events, sizes
         self.prefetcher = prefetcher
-        self.delay = prefetcher.setup.delay if prefetcher else Delay()
+        delay = prefetcher.setup.delay if prefetcher else Delay()
+        self.timed, self.wait = delay.seconds > 0, delay.wait
         self.size_of = trace.first_sizes if sizes else {}
         self.usual_size = max(1, trace.footprint // trace.distinct) if sizes else 1
         self.counts = Counts(requests=len(trace))
@@ -98,8 +97,7 @@ class _Replay:
     def run(self, progress: Progress) -> Counts:
         counts, due, unused = self.counts, self.due, self.unused
         request = self.policy.request
-        timed = self.delay.seconds > 0
-        prefetcher = self.prefetcher or None
+        timed, prefetcher = self.timed, self.prefetcher
         observe = prefetcher.observe if prefetcher else None
         if prefetcher is not None:
             prefetcher.attach(self.policy)
@@ -142,7 +140,7 @@ class _Replay:
 
     def _ask(self, i: int, wanted: Iterable[Key], *, now: float) -> None:
         assert self.prefetcher is not None
-        when = now + self.delay.seconds - _ROUNDING_S if self.delay.seconds else i + self.delay.requests + 1
+        when = now + self.wait
         for key in wanted:
             if key in self.under_way or key in self.policy or self._size(key) > self.policy.capacity:
                 continue

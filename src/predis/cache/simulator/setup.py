@@ -10,6 +10,7 @@ from predis.errors import InvalidInput
 Key = int | str
 
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+_ROUNDING_S = 1e-9  # sums of seconds in binary
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,11 @@ class Delay:
         return (
             cls(requests=int(read[1])) if read[2] is None else cls(seconds=float(read[1]) * _UNITS[read[2]])
         )
+
+    @property
+    def wait(self) -> float:
+        """How much later a request must come to find what is asked for now: in seconds of the clock, or in requests."""
+        return self.seconds - _ROUNDING_S if self.seconds else self.requests + 1.0
 
     def __str__(self) -> str:
         return f"{self.seconds * 1e3:g}ms" if self.seconds else f"{self.requests}"

@@ -17,8 +17,10 @@ def capacity(text: str, trace: Trace, *, in_bytes: bool) -> int:
         InvalidInput: it is none of these.
     """
     read = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%|[kmg]?(?:ib)?)", text.strip().lower())
-    if read is None or read[2] == "ib":
-        raise InvalidInput(f"a size is a share such as 1%, or a number such as 5000 or 64MiB, got {text!r}")
+    if read is None or read[2] == "ib" or not float(read[1]):
+        raise InvalidInput(
+            f"a size is a share such as 1%, or a number such as 5000 or 64MiB, above 0, got {text!r}"
+        )
     if read[2] == "%":
         whole = trace.footprint if in_bytes else trace.distinct
         return max(1, round(float(read[1]) / 100 * whole))

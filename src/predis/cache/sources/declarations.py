@@ -29,6 +29,23 @@ class Declared(NamedTuple):
     by_file: bool
 
 
+def sources_of_file(config: Path | None = None) -> list[Source]:
+    """What the TOML file declares; a ``tenant`` beside the other fields says whose it is.
+
+    Raises:
+        InvalidSetting: it cannot be read, or declares what is no source.
+    """
+    where, found = section(CACHE, config=config)
+    sources = found.get("sources", {}) if isinstance(found, Mapping) else None
+    unknown = set(found) - {"sources"} if isinstance(found, Mapping) else set()
+    if not isinstance(sources, Mapping) or unknown:
+        raise InvalidSetting(f"{where} must be tables of sources, as in [cache.sources.users]")
+    try:
+        return [_of_entry(name, entry) for name, entry in sources.items()]
+    except InvalidInput as error:
+        raise InvalidSetting(f"{where}: {error}") from None
+
+
 class Declarations:
     """Reads, adds and removes declarations.
 
@@ -79,20 +96,8 @@ class Declarations:
         raise SourceNotFound(f"there is no source {name!r}; `predis cache source list` shows those there are")
 
     def of_file(self) -> list[Source]:
-        """What the file declares; a ``tenant`` beside the other fields says whose it is.
-
-        Raises:
-            InvalidSetting: it cannot be read, or declares what is no source.
-        """
-        where, found = section(CACHE, config=self._config)
-        sources = found.get("sources", {}) if isinstance(found, Mapping) else None
-        unknown = set(found) - {"sources"} if isinstance(found, Mapping) else set()
-        if not isinstance(sources, Mapping) or unknown:
-            raise InvalidSetting(f"{where} must be tables of sources, as in [cache.sources.users]")
-        try:
-            return [_of_entry(name, entry) for name, entry in sources.items()]
-        except InvalidInput as error:
-            raise InvalidSetting(f"{where}: {error}") from None
+        """What the file declares."""
+        return sources_of_file(self._config)
 
     def add(self, source: Source, *, actor: str, replace: bool = False) -> Declared:
         """Declare a source, durable on return; gateways follow within a second.

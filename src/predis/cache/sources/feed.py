@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 _SHOWN = 300
+_GONE = "it is no longer declared"
 
 
 class _Wanted(NamedTuple):
@@ -59,6 +60,7 @@ class Feed:
         self._writing = 0
         self._wanted: deque[_Wanted] = deque()
         self._running = 0
+        self._closed = False
         self._due: asyncio.Handle | None = None
         self._sweep: asyncio.TimerHandle | None = None
         self.load_s = 0.0
@@ -86,8 +88,10 @@ class Feed:
         """The value for these arguments, encoded; None where the source has none.
 
         Raises:
-            SourceFailed: too much waits, the source is left alone, took too long, failed, or gave what cannot be kept.
+            SourceFailed: too much waits, the source is left alone, took too long, failed, gave what cannot be kept, or is declared no more.
         """
+        if self._closed:
+            raise self.failure(_GONE)
         if len(self._wanted) >= self.source.waiting:
             self.counts.loads["shed"].add()
             raise self.failure(f"{len(self._wanted)} keys wait already; try again later")
@@ -102,10 +106,12 @@ class Feed:
         """Bring writes to the source, all or none of them; from a queue one call at a time.
 
         Raises:
-            SourceFailed: it took too long, or too many wait.
+            SourceFailed: it took too long, too many wait, or it is declared no more.
             Refused: it does not take one of them.
             Exception: whatever else the source raises.
         """
+        if self._closed:
+            raise self.failure(_GONE)
         if self._writing >= self.source.waiting:
             raise self.failure(f"{self._writing} writes wait already; try again later")
         self._writing += 1
@@ -125,12 +131,13 @@ class Feed:
         return SourceFailed(f"ERR source {self.source.name}: {redact(first_line)[:_SHOWN]}")
 
     def close(self) -> None:
-        """Whoever waits is told. Calls that run end in their own time."""
+        """Whoever waits is told, and whoever comes yet. Calls that run end in their own time."""
+        self._closed = True
         for timer in (self._due, self._sweep):
             if timer is not None:
                 timer.cancel()
         wanted, self._wanted = self._wanted, deque()
-        self._fail(wanted, "it is no longer declared")
+        self._fail(wanted, _GONE)
         self._threads.close()
         self._writers.close()
         self._caller.close()

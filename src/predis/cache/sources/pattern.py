@@ -114,7 +114,7 @@ class Matcher(Generic[T]):
     """Finds the one thing whose pattern a key is of. Of several, that with the longest literal beginning; of equals, the first.
 
     A key that begins like no pattern costs one comparison, one that was seen lately a dictionary look-up. What is remembered is
-    bounded: when it is full, it begins anew.
+    bounded: when it is full, it begins anew; and no key of more than ``MAX_KEY_BYTES`` is anybody's.
     """
 
     def __init__(self, found: Iterable[tuple[Pattern, T]]) -> None:
@@ -129,7 +129,7 @@ class Matcher(Generic[T]):
 
     def match(self, key: bytes) -> T | None:
         """The thing, or None."""
-        if not key.startswith(self._prefixes):
+        if not key.startswith(self._prefixes) or len(key) > MAX_KEY_BYTES:
             return None
         try:
             return self._known[key]
@@ -137,7 +137,7 @@ class Matcher(Generic[T]):
             return self._look(key)
 
     def _look(self, key: bytes) -> T | None:
-        found = self._expression.fullmatch(key) if len(key) <= MAX_KEY_BYTES else None
+        found = self._expression.fullmatch(key)
         thing = None
         if found is not None and found.lastindex is not None and _has_a_slot(key):
             pattern, candidate = self._entries[found.lastindex - 1]

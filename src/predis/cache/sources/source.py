@@ -19,6 +19,9 @@ from predis.errors import InvalidInput
 from predis.telemetry import redact
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_CHANGES = re.compile(
+    r"\s*(?:INSERT|UPDATE|DELETE|REPLACE|MERGE|TRUNCATE|DROP|ALTER|CREATE)\b", re.IGNORECASE
+)
 BOUND = re.compile(r"(?<![:\w\\]):([A-Za-z_]\w*)(?![:\w])")
 """A ``:bound`` parameter of a statement; not a cast as in ``id::text``."""
 _LISTED = re.compile(
@@ -50,8 +53,8 @@ class Source:
     url_env: str = _row("", "Environment variable that holds the URL instead.", of="sql http")
     statement: str = _row("", "SELECT with :placeholders. With IN :placeholder many keys are one query.", of="sql")
     rows: str = _row("one", "one: a key is one row; many: a key is a list of rows.", of="sql", choices=("one", "many"))
-    headers: Mapping[str, str] = _row({}, "Headers of a request.", of="http")
-    headers_env: Mapping[str, str] = _row({}, "Headers whose values are in environment variables.", of="http")
+    headers: Mapping[str, str] = _row({}, "Headers of a request: NAME=VALUE, several with commas; in a file a table.", of="http")
+    headers_env: Mapping[str, str] = _row({}, "The same with environment variables for values: NAME=VARIABLE.", of="http")
     path: str = _row("", "Where in the answer's JSON the value is, of batch_url's the values: data.user. Empty: all of it.", of="http")
     batch_url: str = _row(
         "", "URL that answers for many keys at once: {placeholder} is their list, joined by commas. The answer is an object "
@@ -172,7 +175,10 @@ def typed(key: str, text: str) -> Any:
     except ValueError:
         raise InvalidInput(f"{key} must be a number, got {text!r}") from None
     if isinstance(default, Mapping):
-        return dict(pair.partition("=")[::2] for pair in text.split(","))
+        pairs = [pair.partition("=") for pair in text.split(",")]
+        if not all(equals and name.strip() for name, equals, _ in pairs):
+            raise InvalidInput(f"{key} is NAME=VALUE, several with commas between them, got {text!r}")
+        return {name.strip(): value for name, _, value in pairs}
     return text
 
 
@@ -260,6 +266,10 @@ def _check_statements(source: Source, where: str) -> None:
         return
     if not source.statement:
         raise InvalidInput(f"{where}: statement is missing, such as {_EXAMPLE}")
+    if _CHANGES.match(source.statement):  # every read would do it
+        raise InvalidInput(
+            f"{where}: statement reads, as a SELECT does; what a write does is said by upsert and delete"
+        )
     unknown = set(BOUND.findall(source.statement)) - set(source.matched.names)
     if unknown:
         raise InvalidInput(

@@ -3,7 +3,7 @@
 import { h } from "./dom.js";
 import { ABSENT, known, moment, ms, plural, sentence, share, short, span, when, withUnit } from "./format.js";
 import { intervalBar } from "./interval.js";
-import { command, empty, panel, pill, prose } from "./ui.js";
+import { command, empty, panel, pill, prose, table, tile } from "./ui.js";
 
 const RULES = 8;
 const SCHEDULES = 10;
@@ -63,8 +63,6 @@ function summary({ total, dropped }) {
     tile("Not loaded", short(lost.reduce((sum, [, keys]) => sum + keys, 0)), lost.length ? lost.map(([why, keys]) => `${short(keys)} ${why}`).join(", ") : "nothing was dropped"));
 }
 
-const tile = (title, big, note) => h("div", { class: "tile" }, h("dt", null, title), h("dd", { class: "big" }, big), h("dd", { class: "note" }, note));
-
 const rulesList = (rules, view) => [
   h("ul", { class: "rules" }, rules.slice(0, RULES).map((one) => ruleRow(one))),
   rules.length > RULES && h("div", { class: "more" }, h("span", { class: "note" }, `and ${plural(rules.length - RULES, "rule")} more:`), command("predis cache predictor show", view)),
@@ -121,10 +119,7 @@ function schedulesPanel({ schedules }, at, view) {
   return panel("Read on a schedule", { name: "schedules", note: schedules.length ? "loaded just before they are due" : null },
     schedules.length
       ? [
-        h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Table of schedules" },
-          h("table", { class: "plain cache-table" },
-            h("thead", null, h("tr", null, h("th", { scope: "col" }, "Key"), h("th", { scope: "col", class: "number" }, "Every"), h("th", { scope: "col", class: "number" }, "Within"), h("th", { scope: "col", class: "number" }, "Next"))),
-            h("tbody", null, schedules.slice(0, SCHEDULES).map((one) => scheduleRow(one, at))))),
+        table("Table of schedules", ["Key", ["Every", "number"], ["Within", "number"], ["Next", "number"]], schedules.slice(0, SCHEDULES).map((one) => scheduleRow(one, at))),
         schedules.length > SCHEDULES && h("div", { class: "more" }, h("span", { class: "note" }, `and ${plural(schedules.length - SCHEDULES, "key")} more:`), command("predis cache predictor show --json", view)),
       ]
       : empty(h("p", null, "No key of a source is read at a steady period. One that is, nine times in a row and at least every two days, appears here.")));

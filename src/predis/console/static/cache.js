@@ -5,7 +5,7 @@ import { predictorPanels, predictorWants } from "./cache-predictor.js";
 import { h } from "./dom.js";
 import { HEIGHT, MARGIN, frame, marker, plot, scale, shareBar, swatch, ticks } from "./charts.js";
 import { ABSENT, clock, exact, known, ms, plural, sentence, share, short, span, withUnit } from "./format.js";
-import { command, empty, guarded, panel, pill } from "./ui.js";
+import { command, empty, guarded, panel, pill, table, tile } from "./ui.js";
 
 const AT = "/api/v1/cache/insight";
 const ROWS = 12;
@@ -50,8 +50,6 @@ function listening(found) {
 
 // --- figures ----------------------------------------------------------------------------------------------------------
 
-const tile = (title, big, note) => h("div", { class: "tile" }, h("dt", null, title), h("dd", { class: "big" }, big), h("dd", { class: "note" }, note));
-
 function figures({ valkey, series, gateway, hot_keys: hot }) {
   const recent = total(series.slice(-6));
   const ever = valkey ? rate(valkey.keyspace_hits, valkey.keyspace_misses) : null;
@@ -88,7 +86,7 @@ function whatIf({ curves }, view) {
         whatIfChart(curves, view),
         h("div", { class: "legend note" }, policiesOf(curves).map(([name, label, index]) => h("span", { key: name }, swatch(index), label))),
         h("p", { class: "note" }, presently(curves.present)),
-        command("predis cache what-if --memory 2x --policy s3fifo", view),
+        command("predis cache what-if --memory 2x --policy s3-fifo", view),
       ]
       : empty(h("p", null, `${plural(Math.round(curves.sampled_reads), "read")} sampled so far; from ${LEAST_READS} on there are curves.`)));
 }
@@ -190,18 +188,13 @@ const hitRateReadout = (stop) => [
 
 // --- tables -----------------------------------------------------------------------------------------------------------
 
-const table = (label, heads, rows) => h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": label },
-  h("table", { class: "plain cache-table" },
-    h("thead", null, h("tr", null, heads.map(([head, kind]) => h("th", { scope: "col", class: kind }, head)))),
-    h("tbody", null, rows)));
-
 const keyCell = (key) => h("th", { scope: "row", class: "key-cell" }, h("code", { title: key }, key));
 
 function hotKeys({ hot_keys: hot }, view) {
   return panel("Hot keys", { name: "hot-keys", note: "share of the reads of about the last ten minutes" },
     hot.length
       ? [
-        table("Table of hot keys", [["Key"], ["", "bar-cell"], ["Reads", "number"]], hot.slice(0, ROWS).map((row) => h("tr", { key: row.key },
+        table("Table of hot keys", ["Key", ["", "bar-cell"], ["Reads", "number"]], hot.slice(0, ROWS).map((row) => h("tr", { key: row.key },
           keyCell(row.key),
           h("td", { class: "bar-cell" }, shareBar(row.share / hot[0].share)),
           h("td", { class: "number", title: `between ${share(row.share_low)} and ${share(row.share)}` }, share(row.share))))),
@@ -213,7 +206,7 @@ function hotKeys({ hot_keys: hot }, view) {
 function sourcesPanel({ sources }, view) {
   return panel("Sources", { name: "sources", note: "where misses are loaded from" },
     sources.length
-      ? table("Table of sources", [["Source"], ["Reads", "number"], ["Hit rate", "number"], ["p50", "number"], ["p99", "number"]], sources.map((row) => h("tr", { key: `${row.tenant} ${row.source}` },
+      ? table("Table of sources", ["Source", ["Reads", "number"], ["Hit rate", "number"], ["p50", "number"], ["p99", "number"]], sources.map((row) => h("tr", { key: `${row.tenant} ${row.source}` },
         h("th", { scope: "row" }, row.source),
         h("td", { class: "number", title: exact(row.reads) }, short(row.reads)),
         h("td", { class: "number" }, row.reads ? share(row.hit_rate) : ABSENT),
@@ -225,7 +218,7 @@ function sourcesPanel({ sources }, view) {
 function prefixes({ prefixes: rows }) {
   return panel("Who reads", { name: "prefixes", note: "by the first part of the key, which is the tenant where there are tenants" },
     rows.length
-      ? table("Table of prefixes", [["Prefix"], ["", "bar-cell"], ["Reads", "number"], ["Bytes", "number"], ["Hit rate", "number"]], rows.slice(0, ROWS).map((row) => h("tr", { key: row.prefix },
+      ? table("Table of prefixes", ["Prefix", ["", "bar-cell"], ["Reads", "number"], ["Bytes", "number"], ["Hit rate", "number"]], rows.slice(0, ROWS).map((row) => h("tr", { key: row.prefix },
         row.prefix ? keyCell(row.prefix) : h("th", { scope: "row", class: "note" }, "others"),
         h("td", { class: "bar-cell" }, shareBar(row.reads)),
         h("td", { class: "number" }, share(row.reads)),
@@ -237,7 +230,7 @@ function prefixes({ prefixes: rows }) {
 function bigKeys({ big_keys: big }) {
   return panel("Big keys", { name: "big-keys", note: "the largest values that were read in the last day" },
     big.length
-      ? table("Table of big keys", [["Key"], ["", "bar-cell"], ["Size", "number"]], big.slice(0, ROWS).map((row) => h("tr", { key: row.key },
+      ? table("Table of big keys", ["Key", ["", "bar-cell"], ["Size", "number"]], big.slice(0, ROWS).map((row) => h("tr", { key: row.key },
         keyCell(row.key),
         h("td", { class: "bar-cell" }, shareBar(row.bytes / big[0].bytes)),
         h("td", { class: "number", title: `${exact(row.bytes)} bytes` }, bytes(row.bytes)))))

@@ -5,7 +5,7 @@ import { swatch } from "./charts.js";
 import { differencePanel } from "./difference.js";
 import { exact, known, moment, parse, score, sentence, when } from "./format.js";
 import { go, to } from "./place.js";
-import { command, empty, icon, panel, pill } from "./ui.js";
+import { command, empty, icon, panel, pill, table } from "./ui.js";
 
 const at = (name) => `/api/v1/models/${encodeURIComponent(name)}`;
 
@@ -16,11 +16,6 @@ export const modelWants = ({ name, before, after }) => ({
   history: { path: `${at(name)}/aliases/history`, every: 5000 },
   ...(before && after && { difference: { path: `${at(name)}/diff?before=${before}&after=${after}`, every: Infinity } }),
 });
-
-const table = (label, heads, rows) => h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": label },
-  h("table", { class: "plain" },
-    h("thead", null, h("tr", null, heads.map((head) => h("th", { scope: "col" }, head)))),
-    h("tbody", null, rows)));
 
 export function modelsPage(data, { models }, view) {
   const list = models?.value ?? [];

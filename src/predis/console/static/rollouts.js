@@ -8,7 +8,7 @@ import { gateLine } from "./gates.js";
 import { headline, progress, steps } from "./headline.js";
 import { to } from "./place.js";
 import { change, lasted, runs } from "./runs.js";
-import { choice, command, empty, icon, panel, pill, prose, stepper, tone, words } from "./ui.js";
+import { choice, command, empty, icon, panel, pill, prose, stepper, table, tone, words } from "./ui.js";
 
 const open = ({ id }, ...content) => h("a", { href: to.rollout(id) }, content);
 
@@ -71,15 +71,10 @@ function body(answer, shown, { data, view, filter }) {
     return empty(h("p", null, "No rollout yet. Move an endpoint to another version, here on the overview or by the command"), command("predis deploy ENDPOINT VERSION", view));
   }
   if (!shown.length) return empty(h("p", null, filter === "active" ? "Nothing moves now." : "No rollout has ended yet."));
-  return table(shown, data.at);
+  return table("Table of rollouts", HEADS, shown.map((rollout) => row(rollout, data.at)));
 }
 
 const HEADS = ["Rollout", "Endpoint", "Versions", "State", "Strategy", "Share", "Why it stands there", "When"];
-
-const table = (shown, now) => h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Table of rollouts" },
-  h("table", { class: "plain" },
-    h("thead", null, h("tr", null, HEADS.map((head) => h("th", { scope: "col" }, head)))),
-    h("tbody", null, shown.map((rollout) => row(rollout, now)))));
 
 const row = (rollout, now) => h("tr", { key: String(rollout.id) },
   h("th", { scope: "row" }, open(rollout, String(rollout.id))),

@@ -100,6 +100,15 @@ export function panel(title, { tools, name, note } = {}, ...content) {
     ...content);
 }
 
+/** A table that scrolls by itself where the page is too narrow. Heads are texts, or [text, class]. */
+export const table = (label, heads, rows) => h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": label },
+  h("table", { class: "plain" },
+    h("thead", null, h("tr", null, heads.map((head) => [head].flat()).map(([head, kind]) => h("th", { scope: "col", class: kind }, head)))),
+    h("tbody", null, rows)));
+
+/** A figure in a list of figures: its name, the figure, what it is of. */
+export const tile = (title, big, note) => h("div", { class: "tile" }, h("dt", null, title), h("dd", { class: "big" }, big), h("dd", { class: "note" }, note));
+
 /** A part of the page that cannot be drawn says so and leaves the others alone. */
 export function guarded(what, make) {
   try {

@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from predis.errors import InvalidInput, InvalidSetting, Unavailable
+from predis.monitoring.alerting.channels.wire import HOPELESS
 
-# Statuses with which a backend says that this very body will never be taken. Of others, such as a key that is wrong, it may be put right.
-_NEVER = frozenset((400, 405, 406, 413, 415, 422))
 _SHOWN_BYTES = 200
 
 
@@ -67,7 +66,7 @@ class Poster:
             with error:
                 said = error.read(_SHOWN_BYTES).decode("utf-8", "replace")
             message = f"{self._host} answered {error.code} to {path}: {said or error.reason}"
-            if error.code in _NEVER:
+            if error.code in HOPELESS:  # of others, such as a key that is wrong, it may be put right
                 raise InvalidInput(message) from None
             raise Unavailable(message) from None
         except (OSError, http.client.HTTPException) as error:

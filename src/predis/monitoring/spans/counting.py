@@ -23,6 +23,7 @@ from predis.stats import Profile, latency, score_buckets
 WHOLE = 0  # the number of the endpoint as a whole
 _IN_MIND = 3  # newest windows of a version
 Counts = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 Place = tuple[int, int]  # number of a level, start of a window
 
 
@@ -108,9 +109,9 @@ class Spans:
         block: Block,
         place: Place,
         *,
-        requests: NDArray[np.bool_],
-        rows: NDArray[np.bool_],
-        strange: Counts,
+        requests: Flags,
+        rows: Flags,
+        strange: Flags,
     ) -> None:
         span = self._spans.setdefault(place, _Span())
         status = block.status[requests]
@@ -151,7 +152,7 @@ def unpacked(content: bytes) -> Counts:
     return unpack_counts(zlib.decompress(content))
 
 
-def _strange(features: NDArray[np.float64], profile: Profile | None) -> Counts:
+def _strange(features: NDArray[np.float64], profile: Profile | None) -> Flags:
     """bool[3, rows, inputs]: what is missing, out of the reference's range, and a category it never had; no inputs where none were kept."""
     if not features.shape[1] or (profile is not None and len(profile.bins) != features.shape[1]):
         return np.zeros((3, len(features), 0), np.bool_)

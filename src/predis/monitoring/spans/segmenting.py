@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from predis.clock import Clock
@@ -100,7 +99,7 @@ class Segmenter:
         rows = len(block.scores)
         found = np.empty((rows, len(self._segments)), np.uint16)
         kept = block.features.shape[1] == len(self._places)
-        unseen = _unseen(block) if kept else {}
+        unseen = block.unseen() if kept else {}
         for at, segment in enumerate(self._segments):
             if kept:
                 labels, codes = self._of(segment, block.features, unseen=unseen)
@@ -205,11 +204,3 @@ class Segmenters:
         return Segmenter(
             segments, names=version.signature.feature_names, levels=version.signature.levels, bins=bins
         )
-
-
-def _unseen(block: Block) -> dict[int, dict[int, str]]:
-    """Texts that are no level of their column, by column and row."""
-    found: dict[int, dict[int, str]] = {}
-    for row, column, text in orjson.loads(block.extra) if block.extra else ():
-        found.setdefault(column, {})[row] = text
-    return found

@@ -8,12 +8,11 @@ next one is asked for.
 from __future__ import annotations
 
 import logging
-import re
 import threading
 from collections.abc import Callable
 from typing import Any
 
-from predis.clock import NANOSECONDS, parse_moment
+from predis.clock import NANOSECONDS, parse_since
 from predis.errors import Conflict, InvalidInput, NotFound, PredisError
 from predis.rollout.backtest.report import Asked
 from predis.rollout.backtest.run import Backtest, Parts
@@ -25,8 +24,6 @@ log = logging.getLogger(__name__)
 MOST_ROWS = 2_000_000
 _SILENT = 3  # times as long as any one question to a model may take
 _TELL_S = 0.5
-_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
-_SPAN = re.compile(r"(\d{1,6})([smhdw])")
 
 
 class _Stopped(Exception):
@@ -149,7 +146,7 @@ class Backtests:
             raise InvalidInput(
                 f"version {candidate.number} is the baseline itself; name another --candidate or --baseline"
             )
-        since = window_start(str(wanted["since"]), now=now)
+        since = parse_since(str(wanted["since"]), now=now)
         return Asked(
             tenant=tenant, endpoint=name, candidate=candidate, baseline=baseline, since=since, until=now, rows=wanted["rows"],
             threshold=wanted["threshold"], replay_baseline=bool(wanted.get("baseline")),
@@ -194,23 +191,3 @@ class Backtests:
                 raise _Stopped
 
         return told
-
-
-def window_start(text: str, *, now: int) -> int:
-    """When a window begins, in nanoseconds: ``7d``, ``12h``, ``30m`` ago, or a moment (RFC 3339).
-
-    Raises:
-        InvalidInput: it is neither.
-
-    >>> window_start("2m", now=200_000_000_000)
-    80000000000
-    """
-    span = _SPAN.fullmatch(text.strip())
-    if span:
-        return now - int(span[1]) * _UNITS[span[2]] * NANOSECONDS
-    try:
-        return parse_moment(text, where="since")
-    except InvalidInput:
-        raise InvalidInput(
-            f"since is a span such as 30m, 12h or 7d, or a moment such as 2026-03-01T00:00Z, got {text!r:.80}"
-        ) from None

@@ -85,8 +85,9 @@ class Python:
     def close(self) -> None:
         """Forget the code and its files. What it has started or imported elsewhere is its own affair."""
         self._target = self.module = None
-        for name in [name for name in sys.modules if name.partition(".")[0] == self._package]:
-            del sys.modules[name]
+        for name in list(sys.modules):  # a copy, as others import meanwhile
+            if name.partition(".")[0] == self._package:
+                del sys.modules[name]
         sys.path_importer_cache.pop(str(self._folder), None)
         self._remove()
         trim()

@@ -1,9 +1,9 @@
-"""Reads as columns, from the gateway's ring or from a trace."""
+"""Reads as columns."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from predis.cache.predictor.features.places import Names
 from predis.cache.predictor.templates import by_shape
-from predis.cache.ring import KEY_BYTES, Flag
-from predis.cache.ring_reader import keys_of
 
 _BITS = np.uint64(12)  # of 64 that are dropped, so that a name is a whole number that a float holds exactly
 _MIX = np.uint64(0xBF58476D1CE4E5B9)
@@ -68,18 +66,9 @@ class Batch:
             learn=np.ones(len(keys), bool),
         )
 
-    @classmethod
-    def of_events(cls, events: NDArray[Any], shapes: Shapes) -> Batch:
-        """Reads of the gateway, as the ring gives them."""
-        return cls(
-            key=named(_hashed(events)),
-            template=named(shapes.of(keys_of(events))),
-            client=named(events["client"]),
-            size=events["size"].astype(np.float64),
-            hit=(events["flags"] & int(Flag.HIT) != 0).astype(np.float64),
-            seconds=events["us"] * 1e-6,
-            learn=np.ones(len(events), bool),
-        )
+    def cut(self, start: int, stop: int) -> Batch:
+        """Some of the rows."""
+        return Batch(*(getattr(self, column.name)[start:stop] for column in fields(self)))
 
     def with_questions(
         self, rows: NDArray[np.int64], keys: NDArray[np.int64], *, templates: NDArray[np.int64]
@@ -146,16 +135,6 @@ def named(numbers: NDArray[Any]) -> Names:
     mixed ^= mixed >> np.uint64(27)
     mixed *= np.uint64(0x94D049BB133111EB)
     return ((mixed ^ (mixed >> np.uint64(31))) >> _BITS) | np.uint64(1)
-
-
-def _hashed(events: NDArray[Any]) -> NDArray[np.uint64]:
-    """A number for each event's key: from its bytes, its length and, as the ring cuts long keys, its place."""
-    words = np.ascontiguousarray(events["key"]).view(np.uint8).reshape(len(events), KEY_BYTES).view("<u8")
-    total: NDArray[np.uint64] = events["length"].astype(np.uint64) << np.uint64(32) | events["place"]
-    for column in words.T:
-        total = (total ^ column) * _MIX
-        total ^= total >> np.uint64(29)
-    return total
 
 
 def _shape(key: bytes) -> str:

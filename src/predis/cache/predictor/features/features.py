@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from predis.cache.predictor.features.batch import Batch, named
 from predis.cache.predictor.features.grouped import Floats, Grouped
 from predis.cache.predictor.features.keys import WIDTH as KEY_WIDTH
-from predis.cache.predictor.features.keys import Now, of_keys
+from predis.cache.predictor.features.keys import Now, day_angle, of_keys
 from predis.cache.predictor.features.places import Names, Places
 from predis.cache.predictor.features.table import NAMES
 
-_DAY_S = 86_400.0
 _SLOW = 1.0 / 1_024.0
 _TEMPLATE = 1.0 / 64.0
 _RECENT = 1.0 / 8.0
 _HALF = 1_024.0  # requests
+_ROWS = 4_096  # that are computed at once
 
 
 class Features:
@@ -64,6 +64,14 @@ class Features:
         clients, before = self._of_clients(now, new)
         columns |= clients | self._of_pairs(now, before) | _of_day(batch)
         return np.column_stack([columns[name] for name in NAMES]).astype(np.float32)
+
+    def answers(self, batch: Batch) -> NDArray[np.float32]:
+        """As ``take``, of a batch of any length; only the rows of its questions."""
+        found = [np.empty((0, len(NAMES)), np.float32)]
+        for start in range(0, len(batch), _ROWS):
+            part = batch.cut(start, start + _ROWS)
+            found.append(self.take(part)[~part.learn])
+        return np.concatenate(found)
 
     def _of_stream(self, batch: Batch, new: Floats) -> tuple[dict[str, Floats], Floats]:
         grouped = Grouped(np.ones(len(batch), np.uint64), batch.learn, places=self._stream)
@@ -168,8 +176,3 @@ def _count(grouped: Grouped) -> Floats:
 def _of_day(batch: Batch) -> dict[str, Floats]:
     angle = day_angle(batch.seconds)
     return {"hour_sin": np.sin(angle), "hour_cos": np.cos(angle)}
-
-
-def day_angle(seconds: Floats) -> Floats:
-    """The time of day (UTC) on a circle, in radians."""
-    return seconds % _DAY_S * (2.0 * np.pi / _DAY_S)

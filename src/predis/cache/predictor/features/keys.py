@@ -67,6 +67,11 @@ def of_keys(grouped: Grouped, now: Now) -> tuple[dict[str, Floats], Floats]:
     return {name: grouped.unsorted(column) for name, column in columns.items()}, grouped.unsorted(log_gap)
 
 
+def day_angle(seconds: Floats) -> Floats:
+    """The time of day (UTC) on a circle, in radians."""
+    return seconds % _DAY_S * (2.0 * np.pi / _DAY_S)
+
+
 class _Past:
     """What was last so at each row, in the order of ``grouped``."""
 
@@ -145,7 +150,7 @@ class _Past:
         """Weight and value of what each moving mean is told. The first few reads weigh alike, so that a mean is one from the start."""
         gap, log = self.gap, np.log2(np.maximum(self.gap, 1.0))
         gap_s = np.nan_to_num(self.gap_s)
-        angle = np.nan_to_num(self.seconds) % _DAY_S * (2.0 * np.pi / _DAY_S)
+        angle = day_angle(np.nan_to_num(self.seconds))
         values = {
             "gap_mean": gap, "gap_2": gap**2, "gap_3": gap**3, "gap_log": log, "gap_log_2": log**2, "gap_product": gap * self.gap_1,
             "gap_mean_s": gap_s, "gap_2_s": gap_s**2, "burst": gap < _SHORT, "hit_share": self.hit,
@@ -203,9 +208,7 @@ class _Past:
         twice = np.where(self.count > 1, 1.0, np.nan)
         mean, second, third = (state[name] * twice for name in ("gap_mean", "gap_2", "gap_3"))
         variance = second - mean**2
-        variance = np.where(
-            variance > _ROUNDING * second, variance, 0.0
-        )  # what rounding leaves of none is none
+        variance = np.where(variance > _ROUNDING * second, variance, 0.0)  # of none, rounding leaves some
         sd = np.sqrt(variance)
         log, mean_s = state["gap_log"] * twice, state["gap_mean_s"] * twice
         variance_log = state["gap_log_2"] - log**2
@@ -247,7 +250,7 @@ class _Past:
     def _others(self, state: dict[str, Floats]) -> dict[str, Floats]:
         sized = self._last("size", self.kept_size)
         size = np.where(self.known & (sized > 0), sized, np.nan)
-        angle = self.seconds % _DAY_S * (2.0 * np.pi / _DAY_S)
+        angle = day_angle(self.seconds)
         return {
             "hit_share": state["hit_share"],
             "misses_1024": np.where(self.known, state["misses_1024"], 0.0) * np.exp2(-np.where(self.known, self.gap, 0.0) / _MISSES),

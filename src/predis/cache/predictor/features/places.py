@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 _WAYS = 8
-_FREE = np.uint64(0)
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 Names = NDArray[np.uint64]

@@ -57,9 +57,7 @@ class WTinyLFU(Queues):
             self._leave_window(evicted)
         while self.used > self.capacity:
             evicted.append(self._evict())
-        return (
-            evicted  # the key itself among them, if it is larger than the window and was not worth more room
-        )
+        return evicted  # the key itself among them, if larger than the window and not worth more room
 
     def _insert(self, key: Key, size: int, *, again: bool) -> None:
         self._window.push(key, size)

@@ -24,7 +24,7 @@ TIMEOUT_S = 10.0  # for each wait
 PATIENCE_S = 30.0  # for a whole exchange; a delivery's lease is longer
 _ANSWER_BYTES = 2_048
 # Statuses with which a receiver says that this very message will never be taken.
-_HOPELESS = frozenset((400, 405, 406, 413, 415, 422))
+HOPELESS = frozenset((400, 405, 406, 413, 415, 422))
 _LONGEST_FIELD = 2_000
 
 
@@ -163,7 +163,7 @@ def _refused(error: urllib.error.HTTPError) -> NotSent:
     where = " (redirects are not followed)" if 300 <= error.code < 400 else ""
     return NotSent(
         f"status {error.code}{where}{': ' + text if text else ''}",
-        hopeless=error.code in _HOPELESS,
+        hopeless=error.code in HOPELESS,
         retry_after_s=_seconds(error.headers.get("retry-after", "")),
     )
 

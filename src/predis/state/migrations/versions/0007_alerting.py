@@ -63,7 +63,6 @@ def _make_outbox() -> None:
         sa.Column("per_hour", sa.Integer(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("created_by", sa.String(length=128), nullable=False),
-        sa.Column("origin", sa.String(length=32), nullable=False),
         sa.PrimaryKeyConstraint("tenant", "name", name=op.f("pk_alert_routes")),
     )
     op.create_table(

@@ -1,4 +1,4 @@
-"""Windows by time and by segment; what the detectors of risen loss remember"""
+"""Windows by time and by segment; what the detectors of risen loss remember; where routes of alerts come from"""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ depends_on = None
 
 
 def upgrade() -> None:
+    with op.batch_alter_table("alert_routes", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("origin", sa.String(length=32), nullable=False, server_default=""))
+    with op.batch_alter_table("alert_routes", schema=None) as batch_op:
+        batch_op.alter_column("origin", existing_type=sa.String(length=32), server_default=None)
     for table in ("predictions", "labelled"):
         op.add_column(table, sa.Column("cells", sa.LargeBinary(), nullable=True))
     op.create_table(
@@ -65,3 +69,5 @@ def downgrade() -> None:
     op.drop_table("segment_levels")
     for table in ("predictions", "labelled"):
         op.drop_column(table, "cells")
+    with op.batch_alter_table("alert_routes", schema=None) as batch_op:
+        batch_op.drop_column("origin")
