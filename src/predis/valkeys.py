@@ -84,6 +84,18 @@ class Address:
         )
 
 
+def check(url: str) -> None:
+    """
+    Raises:
+        InvalidSetting: it is no URL of a Valkey, of Sentinels or of a cluster.
+    """
+    for kind in (Watched, Clustered):
+        if kind.is_url(url):
+            kind.of(url)
+            return
+    Address.of(url)
+
+
 def as_redis(url: str) -> str:
     """The URL of one server as redis-py reads it, which does not know Valkey's names of schemes.
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from predis.cache.resp import command
+from predis.cache.resp import bulk, command
 from tests.cache.gateways import Raw, Served, gateway, valkey, wait_until
 
 KEYS = [b"k%d" % number for number in range(8)]
@@ -183,6 +183,20 @@ def test_the_gateway_answers_for_itself_in_order(pair: tuple[int, Served]) -> No
         + command(b"predis", b"what")
     )
     assert client.ask(sent, 4).startswith(b"+OK\r\n+PONG\r\n$1\r\n1\r\n-ERR PREDIS knows")
+    client.close()
+
+
+def test_a_reply_of_its_own_is_skipped_like_any(pair: tuple[int, Served]) -> None:
+    client = Raw(pair[1].port)
+    skip = command(b"CLIENT", b"REPLY", b"SKIP")
+    sent = (
+        skip
+        + command(b"PREDIS", b"PING")
+        + command(b"ECHO", b"one")
+        + command(b"PREDIS", b"PING")
+        + command(b"ECHO", b"two")
+    )
+    assert client.ask(sent, 3) == bulk(b"one") + b"+PONG\r\n" + bulk(b"two")
     client.close()
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from predis.cache import embedded
 from predis.cache.embedded import EmbeddedValkey, url_of
 from predis.cache.resp import command
 from predis.cache.upstream import Address, Single
@@ -33,6 +34,19 @@ def test_who_asks_and_never_reads_does_not_empty_the_cache(tmp_path: Path) -> No
                 client.close()
     finally:
         valkey.stop()
+
+
+def test_one_that_reads_its_file_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replies = [b"-LOADING Valkey is loading the dataset in memory\r\n"] * 20
+    asked = embedded._ask
+    monkeypatch.setattr(embedded, "_ask", lambda *about: replies.pop() if replies else asked(*about))
+    monkeypatch.setattr(embedded, "_READY_S", 0.05)  # less than those take
+    valkey = EmbeddedValkey(settings_of(tmp_path / "home"))
+    try:
+        valkey.start()
+    finally:
+        valkey.stop()
+    assert not replies
 
 
 def test_a_damaged_file_is_said_with_how_to_go_on(tmp_path: Path) -> None:

@@ -87,6 +87,15 @@ def test_what_a_role_would_refuse_of_the_file_is_said_before_any_starts(
     assert line.endswith("[invalid_setting]")
 
 
+@pytest.mark.parametrize("url", ["http://a:1", "redis+sentinel://a", "redis+cluster://", "redis://a:port"])
+def test_a_url_of_no_valkey_is_said_before_any_starts(home: Path, url: str) -> None:
+    shown = runner.invoke(main, ["up", "--home", str(home), "--valkey-url", url])
+    assert shown.exit_code == 1
+    (line,) = shown.stderr.splitlines()
+    assert "valkey_url" in line
+    assert line.endswith("[invalid_setting]")
+
+
 def test_nobody_there_is_told_plainly() -> None:
     shown = runner.invoke(main, ["endpoint", "list", "--control", "http://127.0.0.1:9"])
     assert shown.exit_code == 1

@@ -14,7 +14,14 @@ from typing import Any
 import pytest
 
 from predis.clock import ManualClock
-from predis.errors import Conflict, EndpointNotFound, InvalidInput, MissingExtra, RetrainingNotFound
+from predis.errors import (
+    Conflict,
+    EndpointNotFound,
+    InvalidInput,
+    MissingExtra,
+    RetrainingNotFound,
+    Unavailable,
+)
 from predis.events import AlertRaised, RetrainingEnded
 from predis.retraining.store import RetrainingStore
 from predis.retraining.workflow import Workflow
@@ -110,6 +117,22 @@ class TestStart:
                 retrainings.start(TENANT, name, trigger="manual", actor="test")
         assert started == []
         assert retrainings.listed(TENANT) == []
+
+    def test_the_engine_does_not_take_it(
+        self, installation: Installation, started: Started, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(_self: Workflow, _run: str) -> None:
+            raise Unavailable("there is no room")
+
+        retrainings = installation.platform.retrainings
+        with monkeypatch.context() as patch:
+            patch.setattr(Workflow, "start", full)
+            with pytest.raises(Unavailable):
+                retrainings.start(TENANT, ENDPOINT, trigger="manual", actor="test")
+        (failed,) = retrainings.listed(TENANT)
+        assert (failed["state"], failed["detail"]["error"]) == ("failed", "there is no room")
+        run = retrainings.start(TENANT, ENDPOINT, trigger="manual", actor="test")
+        assert started == [run.id]
 
     @only_sqlite
     def test_without_the_engine(self, installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -923,6 +923,24 @@ def test_bytes_changed_on_disk_are_not_served(
     assert (reply.json["model_version"], reply.json["outputs"][0]["data"]) == ("1", expected())
 
 
+def test_an_endpoint_whose_only_version_is_damaged_says_so(
+    installation: Installation, start: Callable[[], ServingWorker]
+) -> None:
+    whole = installation.path(1).read_bytes()
+    installation.path(1).write_bytes(whole.replace(b"leaf_value=", b"leaf_value=9", 1))
+    installation.put({1: 1.0})
+    worker = start()
+    (report,) = installation.store.workers()
+    assert report.problems["default/e"]["code"] == "integrity_failure"
+    reply = ask(worker.rest, INFER, CONTENT)
+    assert (reply.status, reply.json["code"]) == (503, "not_ready")
+    assert "could not be loaded" in reply.json["error"]
+    installation.path(1).write_bytes(whole)  # restored from a backup
+    installation.clock.advance(RETRY_S + 0.1)
+    worker.follower.look()
+    assert ask(worker.rest, INFER, CONTENT).json["outputs"][0]["data"] == expected()
+
+
 def test_a_file_gone_from_disk(installation: Installation, start: Callable[[], ServingWorker]) -> None:
     installation.put({1: 1.0})
     worker = start()

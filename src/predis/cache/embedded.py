@@ -114,11 +114,13 @@ class EmbeddedValkey:
                 preexec_fn=_die_with_parent,  # noqa: PLW1509 - the one other thread waits in a read
             )
         deadline = time.monotonic() + _READY_S
-        while _ask(self._socket, b"PING\r\n")[:1] != b"+":
+        while (said := _ask(self._socket, b"PING\r\n"))[:1] != b"+":
             if self.process.poll() is not None:
                 raise SetupError(
                     f"the embedded Valkey ended with status {self.process.returncode} as it started: {self._last_words()}"
                 )
+            if said.startswith(b"-LOADING"):  # its file: that takes as long as it takes
+                deadline = time.monotonic() + _READY_S
             if time.monotonic() > deadline:
                 self.stop()
                 raise SetupError(

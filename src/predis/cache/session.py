@@ -49,7 +49,7 @@ _HIGH_WATER = 1 << 18
 _WAITS, _UPSTREAM_SLOW, _CONNECTING, _CROWDED, _BEHIND = 1, 2, 4, 8, 16
 # Why Valkey is not read: the client takes nothing, too much waits behind a gap.
 _CLIENT_SLOW, _HELD = 1, 2
-_SKIP = command(b"CLIENT", b"REPLY", b"SKIP")
+_SKIP, _PING = command(b"CLIENT", b"REPLY", b"SKIP"), command(b"PING")
 # How long a client that did not take its replies has for the last ones when Valkey has closed.
 LINGER_S = 2.0
 # How long a subscriber may take nothing while there is something for it, as in Valkey's default client-output-buffer-limit. Valkey
@@ -252,6 +252,8 @@ class Session(asyncio.Protocol):
 
     def reply(self, reply: bytes) -> None:
         """Answer a command here, after the replies to those before it."""
+        if self.skip and not self.muted:
+            self._out.append(_PING)  # in its place; or Valkey would skip the reply to the command after it
         if not self.odd or self._is_answered():
             self.answers.expect(Local(reply))
         elif self.piped:

@@ -19,6 +19,7 @@ from typing import Any, cast
 
 import click
 
+from predis import valkeys
 from predis.cli.output import as_json_option, show_json, table, urls
 from predis.client import Client
 from predis.errors import PredisError, SetupError
@@ -61,7 +62,7 @@ def up(**flags: Any) -> None:
     from predis.supervisor import Supervisor
 
     settings = load(flags)
-    _check_file()
+    _check(settings)
     telemetry.configure("up", style=settings.log_format, level=settings.log_level)
     started = time.monotonic()
     supervisor = Supervisor(settings)
@@ -223,8 +224,10 @@ def wait_ready(settings: Settings, *, stopped: Callable[[], bool] = lambda: Fals
     return stopped()
 
 
-def _check_file() -> None:
-    """What a role would refuse of the file is told here, once, and not by a process that starts again and again."""
+def _check(settings: Settings) -> None:
+    """What a role would refuse is told here, once, and not by a process that starts again and again."""
+    if settings.valkey_url:
+        valkeys.check(settings.valkey_url)
     where, found = section(ALERTS)
     if found:  # else not imported: it takes a while
         from predis.monitoring.alerting.declared import declared_routes

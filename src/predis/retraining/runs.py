@@ -14,7 +14,7 @@ from predis.events import AlertRaised, Bus, RetrainingEnded
 from predis.retraining.config import RetrainingConfig
 from predis.retraining.steps import Parts, Steps
 from predis.retraining.store import FINAL, RetrainingStore, Run
-from predis.retraining.workflow import Course, Workflow
+from predis.retraining.workflow import Course, Workflow, described
 from predis.settings import Settings
 
 __all__ = ["Parts", "Renewed", "Retrainings"]
@@ -100,7 +100,12 @@ class Retrainings:
             self._audit.add(
                 connection, tenant, actor=actor, action="retraining.start", target=name, detail=detail
             )
-        self._workflow.start(run.id)
+        try:
+            self._workflow.start(run.id)
+        except Exception as error:  # a run without an end would keep its endpoint from the next
+            self._store.note(run.id, detail=described(error))
+            self._end(run.id, "failed")
+            raise
         return run
 
     def end(self, run_id: str, outcome: str, *, why: str) -> None:

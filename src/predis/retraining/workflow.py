@@ -151,7 +151,7 @@ class Workflow:
                 # Of whatever kind it is: a run without an end would keep its endpoint from the next.
                 unknown = not isinstance(error, PredisError)
                 log.warning("retraining %s failed: %s", run_id, error, exc_info=unknown)
-                outcome, detail = "failed", _described(error)
+                outcome, detail = "failed", described(error)
                 step("note_failure", lambda: self._store.note(run_id, detail=detail))
             step("end", lambda: self._on_end(run_id, outcome))
 
@@ -206,7 +206,8 @@ class Workflow:
         return "rolling_out"
 
 
-def _described(error: Exception) -> dict[str, str]:
+def described(error: Exception) -> dict[str, str]:
+    """What a run keeps of why it failed."""
     if isinstance(error, PredisError):
         return {"error": error.message, "code": error.code}
     return {"error": f"{type(error).__name__}: {error}", "code": PredisError.code}

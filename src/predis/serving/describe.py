@@ -74,7 +74,7 @@ def index(plane: Plane, caller: Caller, *, ready_only: bool = False) -> list[dic
             for number in applied.versions
         ]
         if not applied.versions and not ready_only:
-            why = "no version is deployed" if applied.config.loaded else "unloaded"
+            why = applied.problem or ("no version is deployed" if applied.config.loaded else "unloaded")
             found.append({"name": name, "version": "", "state": "UNAVAILABLE", "reason": why})
     return found
 

@@ -263,9 +263,13 @@ class Follower:
         log.error("route %d of %s cannot be applied: %s", route.number, name, error)
         self._problems[name] = {"route": route.number, "code": error.code, "message": error.message}
         self._failed_at[endpoint.tenant, endpoint.name] = self._clock.monotonic_s()
-        if self._plane.applied(endpoint.tenant, endpoint.name) is None:
+        applied = self._plane.applied(endpoint.tenant, endpoint.name)
+        if applied is None or applied.problem:
             nothing = Route(endpoint.name, 0, {})
-            self._put(endpoint, nothing, versions={}, served={}, config=ServingConfig())
+            self._plane.apply(
+                AppliedRoute(endpoint.tenant, nothing, endpoint.model, {}, problem=error.message)
+            )
+            self._applied[endpoint.tenant, endpoint.name] = Remembered(endpoint, nothing, ())
 
     def _in_memory(self, endpoint: Endpoint, versions: dict[int, Version]) -> dict[int, ServedVersion] | None:
         """The versions; None while one of them is being loaded.

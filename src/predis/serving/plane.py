@@ -114,7 +114,7 @@ def _nobody(_call: Call) -> None:
 
 @dataclass(frozen=True)
 class AppliedRoute:
-    """A Route whose versions are all in memory. ``Plane.apply`` adds what it makes of them."""
+    """A Route whose versions are all in memory, or none of them where a ``problem`` is. ``Plane.apply`` adds what it makes of them."""
 
     tenant: str
     route: Route
@@ -124,6 +124,7 @@ class AppliedRoute:
     cache: EndpointCache | None = None
     chooser: Chooser | None = None
     shadows: tuple[Shadow, ...] = ()
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -582,6 +583,10 @@ def _guarded(work: Callable[[], None]) -> None:
 
 def _nothing_to_answer(applied: AppliedRoute) -> NotReady:
     name = applied.route.endpoint
+    if applied.problem:
+        return NotReady(
+            f"endpoint {name!r} cannot answer, as its version could not be loaded: {applied.problem}"
+        )
     if not applied.config.loaded:
         return NotReady(f"endpoint {name!r} is unloaded; load it with: predis endpoint load {name}")
     return NotReady(f"endpoint {name!r} has no version yet; deploy one with: predis deploy {name} VERSION")
