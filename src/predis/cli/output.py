@@ -90,17 +90,44 @@ def save(path: Path, content: str | bytes) -> None:
         raise InvalidInput(f"{path} cannot be written: {error.strerror}") from None
 
 
+_BETWEEN = 3  # columns of the screen between two of a table
+_FOLDED = 20  # characters: words longer than this may be folded
+
+
 def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, empty: str) -> None:
-    """Print rows as a table; ``columns`` maps titles to keys. Says what to do where there is nothing."""
+    """Print rows as a table; ``columns`` maps titles to keys. Says what to do where there is nothing.
+
+    Where the screen is too narrow for the words, each row is a list.
+    """
     if not rows:
         click.echo(empty)
+        return
+    cells = [[text(row.get(key)) for key in columns.values()] for row in rows]
+    screen = console()
+    needed = [
+        max(min(len(word), _FOLDED) for cell in column for word in cell.split() or [""])
+        for column in zip(columns, *cells, strict=True)
+    ]
+    if sum(needed) + _BETWEEN * len(needed) > screen.width:
+        screen.print(_lists(list(columns), cells))
         return
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for title in columns:
         made.add_column(title, overflow="fold")
+    for row in cells:
+        made.add_row(*row)
+    screen.print(made)
+
+
+def _lists(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    made = Table.grid(padding=(0, 2))
+    made.add_column(no_wrap=True)
+    made.add_column(overflow="fold")
     for row in rows:
-        made.add_row(*(text(row.get(key)) for key in columns.values()))
-    console().print(made)
+        made.add_row()
+        for title, cell in zip(titles, row, strict=True):
+            made.add_row(title, cell)
+    return made
 
 
 @contextmanager
