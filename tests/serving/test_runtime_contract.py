@@ -195,7 +195,7 @@ def test_damaged_files_end_in_answers_or_errors(name: str) -> None:
     runtime = case.load()
     runtime.close()
     inspect, table = (
-        Inspector(timeout_s=20, memory_bytes=8 << 30),
+        Inspector(timeout_s=8, memory_bytes=8 << 30),
         _as_table(case.rows(20, 0), runtime.signature),
     )
     ((file, whole),) = case.contents().items()
