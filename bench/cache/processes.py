@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 _LOOK_S, _PATIENCE_S = 0.5, 60.0
-_CALM = 0.05  # share of a core
+_CALM, _LOOKS = 0.05, 6  # share of a core, and how many looks in a row must find no more
 
 
 def cpu_s(pid: int) -> float:
@@ -24,12 +24,14 @@ def calm(pids: Sequence[int]) -> None:
     Raises:
         TimeoutError
     """
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline, quiet = time.monotonic() + _PATIENCE_S, 0
     spent = [cpu_s(pid) for pid in pids]
     while time.monotonic() < deadline:
         time.sleep(_LOOK_S)
         before, spent = spent, [cpu_s(pid) for pid in pids]
-        if all(now - then < _CALM * _LOOK_S for then, now in zip(before, spent, strict=True)):
+        busy = any(now - then > _CALM * _LOOK_S for then, now in zip(before, spent, strict=True))
+        quiet = 0 if busy else quiet + 1
+        if quiet == _LOOKS:
             return
     raise TimeoutError(f"of the processes {list(pids)} some are still at work")
 
