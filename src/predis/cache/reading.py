@@ -87,7 +87,7 @@ class Reader:
         feed.counts.reads["stale" if left_s <= 0 and source.stale_s else "hit"].add()
         again = self._again(key, source, left_s=left_s) if source.early else 0.0
         if is_due(left_s, beta=source.early, load_s=feed.load_s, again=again):
-            self._loader.refresh(feed, key)
+            self._loader.refresh(feed, key, left_ms=ttl_ms)
 
     async def renew(self, key: bytes) -> None:
         """Load a value anew that is still there, unless that is being done. Never raises; where it fails the value stays."""

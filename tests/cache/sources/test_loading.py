@@ -520,14 +520,21 @@ class TestRefresh:
                 assert supply.reader.wants_ttl(source)
                 supply.reader.seen(b"user:1", source, ttl_ms=1_000_500)
                 users.hold()
-                for _ in range(100):
-                    supply.reader.seen(b"user:1", source, ttl_ms=999_000)
-                await entered()
                 with plain(valkey) as client:
+                    client.pexpire("user:1", 999_000)
+                    for _ in range(100):
+                        supply.reader.seen(b"user:1", source, ttl_ms=999_000)
+                    await entered()
                     assert client.get("user:1") == b"1"
                     users.open.set()
                     await until(lambda: client.get("user:1") == b"2")
                     assert client.pttl("user:1") > 1_000_000
+                await until(lambda: not supply._loader._refreshing)
+                supply.reader.seen(
+                    b"user:1", source, ttl_ms=999_000
+                )  # of a read that was answered before, and is heard of now
+                assert supply._loader._refreshing
+                await until(lambda: not supply._loader._refreshing)
                 assert len(users.calls) == 2
 
         run(story())
@@ -544,7 +551,8 @@ class TestRefresh:
                 source = supply.reader.match(b"user:1")
                 assert source is not None
                 users.hold()
-                supply.reader.seen(b"user:1", source, ttl_ms=5)
+                plain(valkey).pexpire("user:1", 999_000)
+                supply.reader.seen(b"user:1", source, ttl_ms=999_000)
                 await entered()
                 if through_the_gateway:
                     await write(supply, valkey, b"user:1", b"theirs")
@@ -565,7 +573,8 @@ class TestRefresh:
                 source = supply.reader.match(b"user:1")
                 assert source is not None
                 users.answer = lambda batch: [None for _ in batch]
-                supply.reader.seen(b"user:1", source, ttl_ms=5)
+                plain(valkey).pexpire("user:1", 999_000)
+                supply.reader.seen(b"user:1", source, ttl_ms=999_000)
                 await until(lambda: not plain(valkey).exists("user:1"))
                 assert plain(valkey).keys("*") == [b"predis:none:{user:1}"]
 

@@ -145,14 +145,16 @@ def test_early_refresh_asks_the_schedule(state: Database, valkey: ValkeyServer, 
             for due_s in (40.0, 0.0005):
                 reader.due_in_s = lambda _key, due_s=due_s: due_s
                 for _ in range(50):
-                    reader.seen(b"user:1", source, ttl_ms=1)
+                    reader.seen(b"user:1", source, ttl_ms=500)
             await asyncio.sleep(0)
             assert len(users.calls) == 1
             reader.due_in_s = lambda _key: 20.0
+            with slow.plain(valkey) as client:
+                client.pexpire("user:1", 500)
             for _ in range(
                 50
-            ):  # each is one refresh at most of a chance near 1, and one is under way at a time
-                reader.seen(b"user:1", source, ttl_ms=1)
+            ):  # each is one refresh at most of a fair chance, and one is under way at a time
+                reader.seen(b"user:1", source, ttl_ms=500)
             await until(lambda: len(users.calls) == 2)
 
     run(story())

@@ -29,6 +29,7 @@ from predis.cache.sources.pattern import beside
 
 FLIGHT, NONE = b"predis:flight:", b"predis:none:"
 LEASE_MS = 2_000
+FOR_EVER_MS = 1 << 53
 RENEW_S = 0.5
 
 _DIGEST = """
@@ -59,7 +60,7 @@ _RENEWING = (
     _DIGEST
     + """
 local found = digest(KEYS[1])
-if found == '' then return false end
+if found == '' or redis.call('PTTL', KEYS[1]) > tonumber(ARGV[3]) then return false end
 local got = redis.pcall('SET', KEYS[2], ARGV[1], 'NX', 'PX', ARGV[2])
 if not got or got.err then return false end
 return found
@@ -131,10 +132,14 @@ class Flights:
             return what, Lease(key, token)
         return what, found[1] if what == "value" else None
 
-    async def renewing(self, key: bytes) -> Lease | None:
-        """The lease to load anew a value that is there; None where it is not, or another does."""
+    async def renewing(self, key: bytes, *, left_ms: int = FOR_EVER_MS) -> Lease | None:
+        """The lease to load anew a value that is there; None where it is not, or another does or did.
+
+        Args:
+            left_ms: the PTTL that the value was seen with: one that has longer to live has been loaded anew since.
+        """
         token = self._token()
-        found = await self._run(_RENEWING, (key, beside(FLIGHT, key)), token, LEASE_MS)
+        found = await self._run(_RENEWING, (key, beside(FLIGHT, key)), token, LEASE_MS, left_ms)
         return None if found is None else Lease(key, token, found.decode())
 
     async def store(self, lease: Lease, payload: Payload | None, *, ttl_ms: int, negative_ms: int) -> str:

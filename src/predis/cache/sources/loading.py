@@ -24,7 +24,7 @@ from predis.cache.link import LinkDown
 from predis.cache.sources.encoding import Payload
 from predis.cache.sources.failure import SourceFailed
 from predis.cache.sources.feed import Feed
-from predis.cache.sources.flights import LEASE_MS, RENEW_S, Flights, Lease
+from predis.cache.sources.flights import FOR_EVER_MS, LEASE_MS, RENEW_S, Flights, Lease
 from predis.cache.sources.pattern import Arguments
 from predis.cache.sources.queue import Pending
 
@@ -91,12 +91,12 @@ class Loader:
         task.add_done_callback(lambda _: self._landed(feed, key))
         return task
 
-    def refresh(self, feed: Feed, key: bytes) -> None:
-        """Load a value anew in the background, unless that is being done."""
+    def refresh(self, feed: Feed, key: bytes, *, left_ms: int = FOR_EVER_MS) -> None:
+        """Load a value anew in the background that was seen with so long to live, unless that is being done or was done since."""
         if key in self._refreshing or key in self._tasks or len(self._refreshing) >= feed.source.waiting:
             return
         feed.counts.refreshes.add()
-        task = asyncio.get_running_loop().create_task(self._refresh(feed, key))
+        task = asyncio.get_running_loop().create_task(self._refresh(feed, key, left_ms=left_ms))
         self._refreshing[key] = task
         task.add_done_callback(lambda _: self._refreshing.pop(key, None))
 
@@ -201,11 +201,11 @@ class Loader:
             return Loaded(payload, False, as_of), True
         return Loaded(b"" if isinstance(payload, dict) else payload, True, as_of), done == "stored"
 
-    async def _refresh(self, feed: Feed, key: bytes) -> None:
+    async def _refresh(self, feed: Feed, key: bytes, *, left_ms: int) -> None:
         arguments = feed.source.matched.arguments(key)
         assert arguments is not None
         try:
-            lease = await self._flights.renewing(key)
+            lease = await self._flights.renewing(key, left_ms=left_ms)
             if lease is not None:
                 await self._load_under(feed, lease, arguments=arguments)
         except (LinkDown, SourceFailed) as error:
