@@ -32,6 +32,7 @@ from tests.cache.gateways import wait_until
 from tests.conftest import migrate
 from tests.installation import free_ports
 
+_REST_S = 3.0
 _KEYS = {"plain": b"key:12345", "hit of a source": b"hit:12345"}
 _SOURCES = """\
 [cache.sources.{name}]
@@ -258,8 +259,8 @@ def measure(rig: Rig, *, rounds: int, idle: int) -> dict[str, Any]:
     calm([pid for _, pid, _ in kinds.values()])
     found = lone_commands(rig.port, kinds, rounds)
     before = cpu_s(plain[1])
-    time.sleep(3.0)
-    at_rest = (cpu_s(plain[1]) - before) / 3.0
+    time.sleep(_REST_S)  # that nothing is asked is what is measured
+    at_rest = (cpu_s(plain[1]) - before) / _REST_S
     refusing, _ = rig.gateway("refusing", "", "--cache-connections", str(_REFUSING_ABOVE))
     return {
         "lone command": {

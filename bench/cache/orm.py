@@ -62,6 +62,7 @@ HELD = 1_200  # objects in the cache: 2 % of the trace's keys, 1 % for each clie
 WARM = 0.4  # of a round's reads, the first, are not counted: the cache is empty
 BODY = 4_096  # bytes of an object, so that clients' buffers are small beside them
 WAYS = ("aside", "gateway", "foretold")
+_STILL_S = 0.3  # many times as long as a query takes
 _HIT_S = 0.0005  # a read that hits, about
 
 
@@ -120,7 +121,7 @@ class Rig:
         """Queries that the gateways have made, by their own count, once that stands still."""
         before, found = -1, self._calls()
         while found != before:
-            time.sleep(0.3)
+            time.sleep(_STILL_S)
             before, found = found, self._calls()
         return found
 

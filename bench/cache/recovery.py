@@ -27,7 +27,7 @@ from bench.cache.processes import calm, cpu_s
 from predis.cache.resp import command
 from tests.installation import free_ports
 
-_PAUSE_S = 11.0
+_PAUSE_S = 11.0  # from 10 s on the supervisor takes a child for steady, and starts it again at once
 _MOST_UP_S, _MOST_AWAY_S, _MOST_CPU_S = 5.0, 2.0, 1.0
 _SET = command(b"SET", b"key", b"value")
 
